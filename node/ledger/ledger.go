@@ -1,0 +1,201 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	ErrNotFound = errors.New("run is not in the ledger")
+	ErrExists   = errors.New("run is in the ledger already")
+	ErrLocked   = errors.New("ledger is in use by another process")
+)
+
+const (
+	schemaVersion = 1
+	lockWait      = 200 * time.Millisecond
+	batchDelay    = 500 * time.Microsecond
+)
+
+var (
+	bucketRuns = []byte("runs")
+	bucketMeta = []byte("meta")
+	keySchema  = []byte("schema")
+)
+
+// Ledger is one open ledger file. All methods are safe for concurrent use and
+// return only after the change is on disk; changes that are asked for at the
+// same moment share one disk flush.
+type Ledger struct{ db *bbolt.DB }
+
+// Open opens or creates the ledger file with mode 0600. It returns ErrLocked
+// when another process holds it. The caller closes it.
+func Open(path string) (*Ledger, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the ledger's directory: %w", err)
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:        lockWait,
+		NoFreelistSync: true, // rebuilt at open; saves a page write per commit
+		FreelistType:   bbolt.FreelistMapType,
+	})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger %s: %w", path, err)
+	}
+	db.MaxBatchDelay = batchDelay
+	l := &Ledger{db: db}
+	if err := l.initialise(); err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare the ledger %s: %w", path, err), db.Close())
+	}
+	return l, nil
+}
+
+func (l *Ledger) initialise() error {
+	return l.db.Update(func(tx *bbolt.Tx) error {
+		if _, err := tx.CreateBucketIfNotExists(bucketRuns); err != nil {
+			return err
+		}
+		meta, err := tx.CreateBucketIfNotExists(bucketMeta)
+		if err != nil {
+			return err
+		}
+		switch have := meta.Get(keySchema); {
+		case have == nil:
+			return meta.Put(keySchema, binary.BigEndian.AppendUint32(nil, schemaVersion))
+		case len(have) != 4 || binary.BigEndian.Uint32(have) != schemaVersion:
+			return fmt.Errorf("its schema is %x and this version reads %d: use the v6node that wrote it, or move the file away", have, schemaVersion)
+		}
+		return nil
+	})
+}
+
+// Close releases the file.
+func (l *Ledger) Close() error { return l.db.Close() }
+
+// Insert adds a new record, or returns ErrExists and changes nothing.
+func (l *Ledger) Insert(r *Record) error {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode run %d: %w", r.RunID, err)
+	}
+	return l.db.Batch(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketRuns)
+		if b.Get(key(r.RunID)) != nil {
+			return fmt.Errorf("run %d: %w", r.RunID, ErrExists)
+		}
+		return b.Put(key(r.RunID), value)
+	})
+}
+
+// Update changes a record in one transaction and returns it as stored. An
+// error from change leaves the record as it was. change may be called more
+// than once and must depend on nothing but its argument.
+func (l *Ledger) Update(runID int64, change func(*Record) error) (*Record, error) {
+	var out *Record
+	err := l.db.Batch(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketRuns)
+		r, err := decode(runID, b.Get(key(runID)))
+		if err != nil {
+			return err
+		}
+		if err := change(r); err != nil {
+			return err
+		}
+		value, err := json.Marshal(r)
+		if err != nil {
+			return fmt.Errorf("encode run %d: %w", runID, err)
+		}
+		out = r
+		return b.Put(key(runID), value)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Get returns one record or ErrNotFound.
+func (l *Ledger) Get(runID int64) (*Record, error) {
+	var out *Record
+	err := l.db.View(func(tx *bbolt.Tx) (err error) {
+		out, err = decode(runID, tx.Bucket(bucketRuns).Get(key(runID)))
+		return err
+	})
+	return out, err
+}
+
+// Each calls fn for every record in the order of run ids, until fn returns an
+// error, which Each returns. fn must not call the ledger.
+func (l *Ledger) Each(fn func(*Record) error) error {
+	return l.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketRuns).ForEach(func(k, v []byte) error {
+			r, err := decode(int64(binary.BigEndian.Uint64(k)), v)
+			if err != nil {
+				return err
+			}
+			return fn(r)
+		})
+	})
+}
+
+// Unfinished returns the records that are not Done, in the order of run ids.
+func (l *Ledger) Unfinished() ([]*Record, error) {
+	var out []*Record
+	err := l.Each(func(r *Record) error {
+		if r.State != Done {
+			out = append(out, r)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Prune removes Done records that were delivered before the given time and
+// returns how many. A pruned run that the server offers again would be taken
+// for a new one, so callers keep records far longer than a server keeps a
+// finished run open.
+func (l *Ledger) Prune(before time.Time) (int, error) {
+	n := 0
+	err := l.db.Update(func(tx *bbolt.Tx) error {
+		n = 0
+		c := tx.Bucket(bucketRuns).Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			r, err := decode(int64(binary.BigEndian.Uint64(k)), v)
+			if err != nil {
+				return err
+			}
+			if r.State == Done && r.FinishedAt.Before(before) {
+				if err := c.Delete(); err != nil {
+					return err
+				}
+				n++
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+func key(runID int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(runID)) }
+
+func decode(runID int64, value []byte) (*Record, error) {
+	if value == nil {
+		return nil, fmt.Errorf("run %d: %w", runID, ErrNotFound)
+	}
+	r := new(Record)
+	if err := json.Unmarshal(value, r); err != nil {
+		return nil, fmt.Errorf("the ledger's record of run %d is damaged: %w", runID, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,60 @@
+package ledger
+
+import "time"
+
+// State is how far a run has come. States only ever advance, except that a
+// start that provably never reached the algorithm goes back to Received with
+// a higher attempt.
+type State string
+
+// The states of a run, in their order. Each is written before its step is
+// taken: a record in state Starting means that the algorithm may have run.
+const (
+	Received  State = "received"  // known, nothing done yet
+	Preparing State = "preparing" // files, image and sandbox may exist
+	Starting  State = "starting"  // the container exists and its start was about to be asked for
+	Running   State = "running"   // the runtime confirmed the start
+	Exited    State = "exited"    // the outcome is known and final, output and log are on disk
+	Delivered State = "delivered" // the server has acknowledged the outcome
+	Done      State = "done"      // nothing of the run is left on this machine
+)
+
+// Final reports whether the run's outcome can no longer change.
+func (s State) Final() bool { return s == Exited || s == Delivered || s == Done }
+
+// Record is what the node knows of one run. Times are UTC and zero when the
+// step has not happened.
+type Record struct {
+	RunID              int64  `json:"run_id"`
+	TaskID             int64  `json:"task_id"`
+	JobID              int64  `json:"job_id"`
+	ParentID           int64  `json:"parent_id,omitempty"` // task id of the parent, 0 for none
+	OrganizationID     int64  `json:"organization_id"`
+	CollaborationID    int64  `json:"collaboration_id"`
+	InitOrganizationID int64  `json:"init_organization_id"`
+	InitUserID         int64  `json:"init_user_id,omitempty"`
+	Image              string `json:"image"`            // as the task names it
+	Pinned             string `json:"pinned,omitempty"` // repository@digest that runs
+
+	State   State  `json:"state"`
+	Attempt uint32 `json:"attempt"`
+	// SandboxID and ContainerID are the runtime's names of what exists.
+	SandboxID   string `json:"sandbox_id,omitempty"`
+	ContainerID string `json:"container_id,omitempty"`
+	// KillWanted is set when the server asked for the run's end. It is a
+	// desired state: it stays until the run has ended.
+	KillWanted bool `json:"kill_wanted,omitempty"`
+
+	// Outcome, valid from state Exited on.
+	Status   string `json:"status,omitempty"`  // the server's status text
+	Reason   string `json:"reason,omitempty"`  // the node's typed reason
+	Message  string `json:"message,omitempty"` // the sentence that the user reads
+	ExitCode int    `json:"exit_code,omitempty"`
+	// HasOutput tells that the run directory's output is the result to deliver.
+	HasOutput bool `json:"has_output,omitempty"`
+
+	ReceivedAt  time.Time `json:"received_at"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	FinishedAt  time.Time `json:"finished_at,omitzero"`
+	DeliveredAt time.Time `json:"delivered_at,omitzero"`
+}

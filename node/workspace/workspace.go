@@ -1,0 +1,382 @@
+package workspace
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of reading what an algorithm left behind.
+var (
+	// ErrNoOutput: the algorithm wrote nothing to its output file.
+	ErrNoOutput = errors.New("the algorithm wrote no output")
+	// ErrUnsafeOutput: the output is not the plain file that it must be.
+	ErrUnsafeOutput = errors.New("the algorithm's output is not a regular file")
+)
+
+// Names that the container sees.
+const (
+	dataFolder  = "/mnt/data"
+	tempFolder  = "/mnt/tmp"
+	inputName   = "input"
+	outputName  = "output"
+	tokenName   = "token"
+	contextVar  = "RUN_CONTEXT_FILE"
+	contextName = "run_context.json"
+)
+
+// Mount is one bind mount of the algorithm container.
+type Mount struct {
+	Host, Container string
+	ReadOnly        bool
+}
+
+// Root is the directory below which all workspaces of a node live:
+// runs/<run id> for each run and jobs/<job id> for what the runs of one job
+// share.
+type Root struct{ Dir string }
+
+// Spec says what a run is to see.
+type Spec struct {
+	RunID, TaskID, JobID, NodeID, CollaborationID int64
+	// Input is the run's input as the algorithm reads it (decrypted).
+	Input []byte
+	// Databases the node offers, and which of them the task names.
+	Databases []Database
+	Requested []Request
+	// AlgorithmEnv comes from the configuration and goes to every run.
+	AlgorithmEnv map[string]string
+	// ProxyHost and ProxyPort are where the run's proxy listens; ProxyAddress
+	// is the host's loopback address inside the sandbox.
+	ProxyHost    string
+	ProxyPort    int
+	ProxyAddress string
+	// TmpfsSize is the size of the container's /tmp in bytes.
+	TmpfsSize int64
+	// RunContext adds the run context file (schema 0.1).
+	RunContext bool
+}
+
+// Run is one run's workspace.
+type Run struct {
+	root Root
+	id   int64
+	// Env and Mounts are what the container gets.
+	Env    []Variable
+	Mounts []Mount
+}
+
+// Open returns the workspace of a run that was prepared before, without Env
+// and Mounts.
+func (r Root) Open(runID int64) *Run { return &Run{root: r, id: runID} }
+
+// Prepare makes the workspace of a run. It replaces what an earlier attempt of
+// the same run left. On an error nothing of it remains.
+func (r Root) Prepare(s *Spec) (_ *Run, err error) {
+	w := r.Open(s.RunID)
+	sources, err := resolveDatabases(s.Databases, s.Requested)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Remove(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Remove())
+		}
+	}()
+	if err := w.makeDirs(s); err != nil {
+		return nil, fmt.Errorf("make the files of run %d: %w", s.RunID, err)
+	}
+	env, err := w.environment(s, sources)
+	if err != nil {
+		return nil, err
+	}
+	w.Env = env.encoded(contextVar)
+	w.Mounts = []Mount{
+		{Host: w.data(), Container: w.inside()},
+		{Host: w.path("hosts"), Container: "/etc/hosts", ReadOnly: true},
+		{Host: w.path("resolv.conf"), Container: "/etc/resolv.conf", ReadOnly: true},
+		{Host: w.path("tmp"), Container: "/tmp"},
+		{Host: r.job(s.JobID), Container: tempFolder},
+	}
+	for _, src := range sources {
+		if src.mount != nil {
+			w.Mounts = append(w.Mounts, *src.mount)
+		}
+	}
+	return w, nil
+}
+
+func (w *Run) makeDirs(s *Spec) error {
+	if err := os.MkdirAll(w.LogDir(), 0o700); err != nil {
+		return err
+	}
+	if err := openDir(w.data()); err != nil {
+		return err
+	}
+	if err := openDir(w.root.job(s.JobID)); err != nil {
+		return err
+	}
+	if err := mountTmp(w.path("tmp"), s.TmpfsSize); err != nil {
+		return err
+	}
+	hosts := fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s\n", s.ProxyAddress, s.ProxyHost)
+	for _, f := range []struct {
+		path    string
+		mode    os.FileMode
+		content []byte
+	}{
+		{w.path("hosts"), 0o644, []byte(hosts)},
+		{w.path("resolv.conf"), 0o644, []byte("# this run has no name server\n")},
+		{filepath.Join(w.data(), inputName), 0o644, s.Input},
+		{filepath.Join(w.data(), outputName), 0o666, nil},
+		{filepath.Join(w.data(), tokenName), 0o644, nil},
+	} {
+		if err := writeFile(f.path, f.content, f.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Run) environment(s *Spec, sources []source) (*environment, error) {
+	labels := make([]string, len(sources))
+	for i, src := range sources {
+		labels[i] = src.db.Label
+	}
+	e := new(environment)
+	err := e.setAll(
+		[2]string{"INPUT_FILE", w.inside() + "/" + inputName},
+		[2]string{"OUTPUT_FILE", w.inside() + "/" + outputName},
+		[2]string{"TOKEN_FILE", w.inside() + "/" + tokenName},
+		[2]string{"TEMPORARY_FOLDER", tempFolder},
+		[2]string{"HOST", "http://" + s.ProxyHost},
+		[2]string{"PORT", strconv.Itoa(s.ProxyPort)},
+		[2]string{"API_PATH", ""},
+		[2]string{"USER_REQUESTED_DATABASE_LABELS", strings.Join(labels, ",")},
+		// The tools look up the type of every label named here, so it lists
+		// only the databases whose variables this run has.
+		[2]string{"DB_LABELS", strings.Join(labels, ",")},
+	)
+	if err != nil {
+		return nil, err
+	}
+	for _, src := range sources {
+		if err := databaseEnv(e, src); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.AlgorithmEnv)) {
+		if err := e.set(k, s.AlgorithmEnv[k]); err != nil {
+			return nil, err
+		}
+	}
+	if s.RunContext {
+		content, err := w.runContext(s, sources)
+		if err != nil {
+			return nil, err
+		}
+		if err := writeFile(filepath.Join(w.data(), contextName), content, 0o644); err != nil {
+			return nil, fmt.Errorf("write the run context file: %w", err)
+		}
+		if err := e.set(contextVar, w.inside()+"/"+contextName); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// runContext is the run context file of schema version 0.1.
+func (w *Run) runContext(s *Spec, sources []source) ([]byte, error) {
+	var input struct {
+		Method string          `json:"method"`
+		Args   json.RawMessage `json:"args"`
+		Kwargs json.RawMessage `json:"kwargs"`
+	}
+	// An input that is no JSON object gives empty defaults: the file describes
+	// the run, the algorithm judges its input.
+	_ = json.Unmarshal(s.Input, &input)
+	if input.Args == nil {
+		input.Args = json.RawMessage("[]")
+	}
+	if input.Kwargs == nil {
+		input.Kwargs = json.RawMessage("{}")
+	}
+	type object = map[string]any
+	inputs := []object{}
+	for _, src := range sources {
+		if src.mount == nil {
+			return nil, fmt.Errorf("%w %q is not a file, and run_context_file knows file databases only: switch it off or use another database", ErrDatabase, src.db.Label)
+		}
+		in := object{"id": src.db.Label, "uri": src.uri, "type": src.db.Type}
+		if args, ok := src.params["arguments"]; ok {
+			in["arguments"] = args
+		}
+		inputs = append(inputs, in)
+	}
+	return json.MarshalIndent(object{
+		"schema_version": "0.1",
+		"entrypoint":     object{"name": input.Method},
+		"arguments":      object{"positional": input.Args, "named": input.Kwargs},
+		"executor":       object{"id": s.NodeID, "kind": "vantage6-node"},
+		"inputs":         inputs,
+		"outputs":        []object{{"id": "result", "uri": w.inside() + "/" + outputName}},
+		"x-vantage6": object{
+			"run_id": s.RunID, "task_id": s.TaskID, "collaboration_id": s.CollaborationID,
+			"token_file":          w.inside() + "/" + tokenName,
+			"api_proxy":           object{"host": "http://" + s.ProxyHost, "port": strconv.Itoa(s.ProxyPort), "api_path": ""},
+			"temporary_directory": tempFolder,
+		},
+	}, "", "  ")
+}
+
+// WriteToken stores the container token, without a newline: once for the
+// algorithm, and once where the algorithm cannot change it.
+func (w *Run) WriteToken(token string) error {
+	for path, mode := range map[string]os.FileMode{
+		filepath.Join(w.data(), tokenName): 0o644,
+		w.path(tokenName):                  0o600,
+	} {
+		if err := writeFile(path, []byte(token), mode); err != nil {
+			return fmt.Errorf("write the token of run %d: %w", w.id, err)
+		}
+	}
+	return nil
+}
+
+// Token reads the node's own copy of the container token back, after a restart
+// of the node.
+func (w *Run) Token() (string, error) {
+	b, err := os.ReadFile(w.path(tokenName))
+	if err != nil {
+		return "", fmt.Errorf("read the token of run %d: %w", w.id, err)
+	}
+	return string(b), nil
+}
+
+// Output opens what the algorithm wrote. The file is the algorithm's, so a
+// link, a pipe or a device in its place is refused (ErrUnsafeOutput), and an
+// empty or missing file is ErrNoOutput. The caller closes it.
+func (w *Run) Output() (*os.File, int64, error) {
+	f, size, err := openRegular(filepath.Join(w.data(), outputName))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, 0, ErrNoOutput
+	case err != nil:
+		return nil, 0, err
+	case size == 0:
+		return nil, 0, errors.Join(ErrNoOutput, f.Close())
+	}
+	return f, size, nil
+}
+
+// LogDir is where the runtime writes the container's log; LogPath is the log's
+// file name in it.
+func (w *Run) LogDir() string { return w.path("log") }
+
+// LogFile is the absolute path of the container's log.
+func (w *Run) LogFile() string { return filepath.Join(w.LogDir(), LogName) }
+
+// LogName is the file name of the container's log in LogDir.
+const LogName = "algorithm.log"
+
+// Remove deletes the run's workspace. It is idempotent.
+func (w *Run) Remove() error {
+	if err := unmountTmp(w.path("tmp")); err != nil {
+		return fmt.Errorf("unmount the scratch of run %d: %w", w.id, err)
+	}
+	if err := os.RemoveAll(w.dir()); err != nil {
+		return fmt.Errorf("remove the files of run %d: %w", w.id, err)
+	}
+	return nil
+}
+
+// ReleaseJob removes a job's shared scratch directory. The caller makes sure
+// that no run of the job is left on this node.
+func (r Root) ReleaseJob(jobID int64) error {
+	if err := os.RemoveAll(r.job(jobID)); err != nil {
+		return fmt.Errorf("remove the scratch of job %d: %w", jobID, err)
+	}
+	return nil
+}
+
+// RunIDs lists the runs that have a workspace.
+func (r Root) RunIDs() ([]int64, error) { return ids(filepath.Join(r.Dir, "runs")) }
+
+// JobIDs lists the jobs that have a scratch directory.
+func (r Root) JobIDs() ([]int64, error) { return ids(filepath.Join(r.Dir, "jobs")) }
+
+func ids(dir string) ([]int64, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []int64
+	for _, e := range entries {
+		if id, err := strconv.ParseInt(e.Name(), 10, 64); err == nil {
+			out = append(out, id)
+		}
+	}
+	return out, nil
+}
+
+func (w *Run) dir() string             { return filepath.Join(w.root.Dir, "runs", strconv.FormatInt(w.id, 10)) }
+func (w *Run) path(name string) string { return filepath.Join(w.dir(), name) }
+func (w *Run) data() string            { return w.path("data") }
+func (w *Run) inside() string          { return fmt.Sprintf("%s/task-%09d", dataFolder, w.id) }
+func (r Root) job(id int64) string     { return filepath.Join(r.Dir, "jobs", strconv.FormatInt(id, 10)) }
+
+// openDir makes a directory that any user of the container may write to.
+func openDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o777) // past the umask
+}
+
+// writeFile writes a file with exactly this mode, whatever the umask.
+func writeFile(path string, content []byte, mode os.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, mode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return err
+}
+
+// openRegular opens a file that an algorithm may have replaced: it follows no
+// link in the last place, does not block on a pipe and takes regular files only.
+func openRegular(path string) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		return nil, 0, ErrUnsafeOutput
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, errors.Join(ErrUnsafeOutput, f.Close())
+	}
+	return f, info.Size(), nil
+}
