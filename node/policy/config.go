@@ -1,0 +1,27 @@
+package policy
+
+// BasicsImage is the repository of the reference project's "basics" algorithm, which its user interface
+// sends to read the column names of a database.
+const BasicsImage = "harbor2.vantage6.ai/algorithms/basics"
+
+// Config is what an administrator allows. The zero value allows everything.
+type Config struct {
+	// AllowedAlgorithms lists the images that may run; empty means all. An entry is, in this order:
+	//   - a digest ("sha256:..."): this image, whatever its name;
+	//   - an image reference without any of \ ^ $ * + ? ( ) [ ] { } |: "name" allows all its tags,
+	//     "name:tag" that tag and whatever has the same digest, "name@sha256:..." that digest;
+	//   - else a regular expression (RE2) which must match a whole spelling of the image: its name without
+	//     tag (unless the expression itself speaks of tags or digests), name:tag, or name@sha256:....
+	AllowedAlgorithms []string
+	// AllowedUsers lists user ids ("12") or names. Users and organizations are alternatives: who is in
+	// either list may send tasks. Both empty means everyone.
+	AllowedUsers []string
+	// AllowedOrganizations lists ids ("6") or names of organizations that may send tasks.
+	AllowedOrganizations []string
+	// AllowBasics: false refuses the basics algorithm, true allows it beside AllowedAlgorithms, nil treats
+	// it like any other image.
+	AllowBasics *bool
+	// RequirePull forbids falling back to a local image when the registry cannot be asked. The policy only
+	// carries it; the resolver obeys it.
+	RequirePull bool
+}
