@@ -1,0 +1,206 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/v6node/v6node/cni"
+)
+
+func cniCommand() *cli.Command {
+	dirs := []cli.Flag{
+		&cli.StringFlag{Name: "conf-dir", Usage: "`DIR` where the runtime reads its networks", Value: cni.DefaultConfDir},
+		&cli.StringFlag{Name: "bin-dir", Usage: "`DIR` where the runtime finds its CNI plugins", Value: cni.DefaultBinDir},
+	}
+	output := &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FORMAT` of the report: table or json", Value: "table"}
+	plugin := &cli.PathFlag{Name: "plugin", Usage: "`FILE` to install as the plugin (default: " + pluginProgram + " beside v6node, else v6node itself)"}
+	return &cli.Command{
+		Name:  "cni",
+		Usage: "manage the sandbox network of an external container runtime",
+		Description: "The node's own containerd needs none of this. For a runtime that was there before, install\n" +
+			"puts the CNI plugin and its configuration where that runtime looks for them.",
+		Subcommands: []*cli.Command{
+			{
+				Name:  "install",
+				Usage: "install or renew the plugin and its configuration",
+				Flags: append(dirs[:2:2], plugin, output, &cli.BoolFlag{Name: "force",
+					Usage: "install even if the runtime already has another network"}),
+				Action: cniInstall,
+			},
+			{
+				Name:   "uninstall",
+				Usage:  "remove the plugin and its configuration, and nothing else",
+				Flags:  append(dirs[:2:2], output),
+				Action: cniUninstall,
+			},
+			{
+				Name: "show",
+				Usage: fmt.Sprintf("say what is installed; exits with %d if new sandboxes would not get this network",
+					exitNotInEffect),
+				Flags:  append(dirs[:2:2], plugin, output),
+				Action: cniShow,
+			},
+		},
+	}
+}
+
+// cniLayout says which directories a command works on.
+func cniLayout(c *cli.Context) cni.Layout {
+	return cni.Layout{ConfDir: c.String("conf-dir"), BinDir: c.String("bin-dir")}
+}
+
+// pluginProgram is the small program that is nothing but the plugin. It starts
+// several times faster than v6node, and a runtime starts it twice a sandbox.
+const pluginProgram = "v6node-cni"
+
+// pluginExecutable finds what to install as the plugin.
+func pluginExecutable(c *cli.Context) (string, error) {
+	if file := c.Path("plugin"); file != "" {
+		return file, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the own program, name it with --plugin: %w", err)
+	}
+	if small := filepath.Join(filepath.Dir(self), pluginProgram); isFile(small) {
+		return small, nil
+	}
+	return self, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+func cniInstall(c *cli.Context) error {
+	if err := checkCNIArgs(c); err != nil {
+		return err
+	}
+	executable, err := pluginExecutable(c)
+	if err != nil {
+		return err
+	}
+	var opts []cni.InstallOption
+	if c.Bool("force") {
+		opts = append(opts, cni.Force())
+	}
+	report, err := cni.Install(cniLayout(c), executable, opts...)
+	if err != nil {
+		return err
+	}
+	for _, o := range report.Others {
+		if !o.Earlier {
+			fmt.Fprintf(c.App.ErrWriter, "v6node: warning: new sandboxes of this runtime no longer get %s\n", o)
+		}
+	}
+	return printCNI(c, report)
+}
+
+func cniUninstall(c *cli.Context) error {
+	if err := checkCNIArgs(c); err != nil {
+		return err
+	}
+	report, err := cni.Uninstall(cniLayout(c))
+	if err != nil {
+		return err
+	}
+	report.Problems = nil // that it is not installed is what was asked for
+	for _, f := range []cni.File{report.Conf, report.Plugin} {
+		if f.State == cni.Foreign {
+			fmt.Fprintf(c.App.ErrWriter, "v6node: warning: %s was not written by v6node and is left in place\n", f.Path)
+		}
+	}
+	return printCNI(c, report)
+}
+
+func cniShow(c *cli.Context) error {
+	if err := checkCNIArgs(c); err != nil {
+		return err
+	}
+	report, err := cni.Inspect(cniLayout(c))
+	if err != nil {
+		return err
+	}
+	executable, err := pluginExecutable(c)
+	if err != nil {
+		return err
+	}
+	if err := report.Compare(executable); err != nil {
+		return err
+	}
+	if err := printCNI(c, report); err != nil {
+		return err
+	}
+	if !report.Effective {
+		return cli.Exit("", exitNotInEffect)
+	}
+	return nil
+}
+
+// checkCNIArgs refuses what would otherwise be ignored.
+func checkCNIArgs(c *cli.Context) error {
+	if c.Args().Present() {
+		return cli.Exit(fmt.Sprintf("v6node cni %s takes no arguments, but got %q", c.Command.Name, c.Args().First()), exitUsage)
+	}
+	switch c.String("output") {
+	case "table", "json":
+		return nil
+	}
+	return cli.Exit(fmt.Sprintf("the output format %q is not known; use table or json", c.String("output")), exitUsage)
+}
+
+func printCNI(c *cli.Context, r cni.Report) error {
+	if c.String("output") == "json" {
+		enc := json.NewEncoder(c.App.Writer)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	return printCNITable(c.App.Writer, r)
+}
+
+func printCNITable(out io.Writer, r cni.Report) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "WHAT\tSTATE\tVERSION\tSHA256\tPATH")
+	for _, row := range []struct {
+		what string
+		file cni.File
+	}{{"configuration", r.Conf}, {"plugin", r.Plugin}} {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.what, row.file.State,
+			dash(row.file.Version), dash(row.file.SHA256[:min(12, len(row.file.SHA256))]), row.file.Path)
+	}
+	for _, o := range r.Others {
+		state := "hidden"
+		if o.Earlier {
+			state = "earlier"
+		} else if r.Conf.State == cni.Absent {
+			state = "used"
+		}
+		fmt.Fprintf(w, "other network %s\t%s\t-\t-\t%s\n", dash(o.Network), state, o.Path)
+	}
+	fmt.Fprintf(w, "\nin effect: %s\n", yesNo(r.Effective))
+	for _, p := range r.Problems {
+		fmt.Fprintln(w, "problem:", p)
+	}
+	return w.Flush()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,68 @@
+// Command v6node is a vantage6 node that speaks CRI.
+//
+// Exit codes:
+//
+//	0  all went well
+//	1  the command failed; standard error says why in one sentence
+//	2  the command line is wrong
+//	3  "v6node cni show": the network is not in effect
+//
+// When the environment has CNI_COMMAND the program is the CNI plugin instead,
+// reads nothing from its command line, and answers as the CNI specification says.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/v6node/v6node/cni"
+)
+
+const (
+	exitUsage       = 2
+	exitNotInEffect = 3
+)
+
+func main() {
+	if os.Getenv("CNI_COMMAND") != "" {
+		cni.PluginMain()
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := newApp().RunContext(ctx, os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "v6node:", err)
+		os.Exit(1)
+	}
+}
+
+func newApp() *cli.App {
+	return &cli.App{
+		Name:                 "v6node",
+		Usage:                "a vantage6 node for any CRI container runtime",
+		Version:              buildVersion(),
+		EnableBashCompletion: true,
+		Commands: []*cli.Command{
+			cniCommand(),
+		},
+		OnUsageError: usageError,
+	}
+}
+
+// usageError gives a wrong command line its own exit code.
+func usageError(_ *cli.Context, err error, _ bool) error {
+	return cli.Exit("v6node: "+err.Error(), exitUsage)
+}
+
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}

@@ -1,0 +1,265 @@
+package cni
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// modulePath marks a program as ours: Go writes the module of its main package
+// into each binary, and stripping does not remove it.
+const modulePath = "github.com/v6node/v6node"
+
+// Inspect looks at an installation without changing it. Anything may be missing
+// or broken: the report says so. An error means that something could not be
+// read at all.
+func Inspect(l Layout) (Report, error) {
+	l, err := l.check()
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{Layout: l, Others: []Other{}, Problems: []string{}}
+	if r.Conf, err = inspectConf(l.confFile()); err != nil {
+		return r, err
+	}
+	if r.Plugin, err = inspectPlugin(l.pluginFile()); err != nil {
+		return r, err
+	}
+	if r.Others, err = otherConfs(l.ConfDir); err != nil {
+		return r, err
+	}
+	r.judge()
+	return r, nil
+}
+
+// Compare marks the installed plugin as stale if it is not the same, byte for
+// byte, as executable, which is what Install would put there.
+func (r *Report) Compare(executable string) error {
+	sum, err := hashFile(executable)
+	if err != nil {
+		return fmt.Errorf("compare the installed CNI plugin with %s: %w", executable, err)
+	}
+	if r.Plugin.ours() {
+		r.Plugin.State = Current
+		if r.Plugin.SHA256 != sum {
+			r.Plugin.State = Stale
+		}
+	}
+	r.judge()
+	return nil
+}
+
+// judge derives Effective and Problems from the rest.
+func (r *Report) judge() {
+	r.Effective = r.Installed()
+	r.Problems = []string{}
+	problem := func(format string, args ...any) {
+		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	}
+	install := fmt.Sprintf("\"v6node cni install --conf-dir %s --bin-dir %s\"", r.ConfDir, r.BinDir)
+	switch {
+	case r.Conf.State == Absent && r.Plugin.State == Absent:
+		problem("the network is not installed; run %s", install)
+	case r.Conf.State == Absent:
+		problem("%s is missing; run %s", r.Conf.Path, install)
+	case r.Plugin.State == Absent:
+		problem("%s is missing; run %s", r.Plugin.Path, install)
+	}
+	for _, f := range []File{r.Conf, r.Plugin} {
+		switch f.State {
+		case Foreign:
+			problem("%s was not written by v6node; move it away and run %s", f.Path, install)
+		case Stale:
+			problem("%s is from another build of v6node; run %s", f.Path, install)
+		}
+	}
+	if r.Conf.State == Absent {
+		return // then nothing is shadowed or hidden
+	}
+	for _, o := range r.Others {
+		if o.Earlier {
+			r.Effective = false
+			problem("%s sorts before %s, so that a runtime uses it instead; rename it, or name the network %q in the runtime's own configuration",
+				o, ConfName, NetworkName)
+		}
+	}
+}
+
+func inspectConf(path string) (File, error) {
+	f := File{Path: path, State: Absent}
+	data, err := readBounded(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err != nil && !errors.Is(err, errNotPlain) {
+		return f, fmt.Errorf("read the CNI configuration: %w", err)
+	}
+	f.State = Foreign
+	if err != nil {
+		return f, nil
+	}
+	sum := sha256.Sum256(data)
+	f.SHA256 = hex.EncodeToString(sum[:])
+	switch {
+	case bytes.Equal(data, ConfList()):
+		f.State = Current
+	case confIsOurs(data):
+		f.State = Stale
+	}
+	return f, nil
+}
+
+// confIsOurs tells whether a configuration has both our mark and nothing but
+// our plugin in it: a file to which somebody has added a plugin is theirs now.
+func confIsOurs(data []byte) bool {
+	var c confList
+	if json.Unmarshal(data, &c) != nil {
+		return false
+	}
+	return c.ManagedBy == managedBy && len(c.Plugins) > 0 &&
+		!slices.ContainsFunc(c.Plugins, func(p confListRef) bool { return p.Type != PluginName })
+}
+
+func inspectPlugin(path string) (File, error) {
+	f := File{Path: path, State: Absent}
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err != nil {
+		return f, fmt.Errorf("look at the CNI plugin: %w", err)
+	}
+	f.State = Foreign
+	if !info.Mode().IsRegular() {
+		return f, nil
+	}
+	if f.SHA256, err = hashFile(path); err != nil {
+		return f, fmt.Errorf("read the CNI plugin: %w", err)
+	}
+	if f.Version, err = pluginVersion(path); err == nil {
+		f.State = Current
+	}
+	return f, nil
+}
+
+// errNotOurs is returned for a program that was not built from this module.
+var errNotOurs = errors.New("it is not a program of v6node")
+
+// pluginVersion reads a program's version without executing it.
+func pluginVersion(path string) (string, error) {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errNotOurs, err)
+	}
+	if info.Main.Path != modulePath && !strings.HasPrefix(info.Path, modulePath+"/") {
+		return "", fmt.Errorf("%w but of %s", errNotOurs, info.Path)
+	}
+	version := info.Main.Version
+	if version == "" || version == "(devel)" {
+		version = "devel"
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				version += "-" + s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return version, nil
+}
+
+// otherConfs lists what a runtime would take for a network's configuration in
+// dir, other than ours, in the order in which the runtime takes them.
+func otherConfs(dir string) ([]Other, error) {
+	others := []Other{}
+	entries, err := os.ReadDir(dir) // sorted bytewise, as the runtimes sort
+	if errors.Is(err, fs.ErrNotExist) {
+		return others, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the CNI configurations: %w", err)
+	}
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".conf", ".conflist", ".json":
+		default:
+			continue
+		}
+		if e.IsDir() || e.Name() == ConfName {
+			continue
+		}
+		o := Other{Path: filepath.Join(dir, e.Name()), Earlier: e.Name() < ConfName}
+		if data, err := readBounded(o.Path); err == nil {
+			o.Network, o.Plugins = describeConf(data)
+		}
+		if len(o.Plugins) == 1 && o.Plugins[0] == "loopback" {
+			continue // lo only: it is not a way out and competes with nothing
+		}
+		others = append(others, o)
+	}
+	return others, nil
+}
+
+// describeConf returns a configuration's network name and plugin types, as far
+// as they can be read.
+func describeConf(data []byte) (network string, plugins []string) {
+	var c struct {
+		Name    string `json:"name"`
+		Type    string `json:"type"`
+		Plugins []struct {
+			Type string `json:"type"`
+		} `json:"plugins"`
+	}
+	if json.Unmarshal(data, &c) != nil {
+		return "", nil
+	}
+	if c.Type != "" {
+		plugins = append(plugins, c.Type)
+	}
+	for _, p := range c.Plugins {
+		plugins = append(plugins, p.Type)
+	}
+	return c.Name, plugins
+}
+
+// errNotPlain is returned for what is not a regular file of reasonable size.
+var errNotPlain = errors.New("not a regular file of at most 1 MiB")
+
+// readBounded reads a configuration file. It follows symbolic links, as the
+// runtimes do, but does not wait for a FIFO or read a device.
+func readBounded(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxConf {
+		return nil, fmt.Errorf("%s: %w", path, errNotPlain)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxConf))
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

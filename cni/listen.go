@@ -1,0 +1,80 @@
+package cni
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// listenBacklog is bounded by the namespace's own net.core.somaxconn anyway.
+const listenBacklog = 4096
+
+// Listen opens a TCP listener inside the namespace. addr is "IP:port" with an
+// IPv4 address of 127.0.0.0/8 (they all exist wherever lo is up) or [::1]; port
+// 0 lets the kernel choose. A name or a wildcard is refused: only lo may be
+// listened on. The listener belongs to the caller, works on any goroutine of
+// this process and outlives the Netns. It keeps the namespace alive in the
+// kernel until it, and each connection that it accepted, are closed.
+//
+// Listen trusts the namespace: call Verify first.
+func (n *Netns) Listen(addr string) (net.Listener, error) {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen in the sandbox on %q: it is not an address and a port: %w", addr, err)
+	}
+	if !ap.Addr().IsLoopback() || ap.Addr().Zone() != "" || ap.Addr().Is4In6() {
+		return nil, fmt.Errorf("listen in the sandbox on %q: only loopback addresses are allowed", addr)
+	}
+	fd := -1
+	// Only the system calls happen inside; whatever Go keeps per process
+	// (resolver, backlog, poller) is set up outside, in its own namespace.
+	if err := n.Do(func() (err error) {
+		fd, err = listenSocket(ap)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("listen in the sandbox on %s: %w", addr, err)
+	}
+	file := os.NewFile(uintptr(fd), "sandbox:"+addr)
+	defer file.Close() // FileListener has its own copy
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("listen in the sandbox on %s: %w", addr, err)
+	}
+	return l, nil
+}
+
+// listenSocket returns a listening descriptor in the namespace of the thread.
+func listenSocket(ap netip.AddrPort) (fd int, err error) {
+	family, port := unix.AF_INET, int(ap.Port())
+	var sa unix.Sockaddr
+	if ap.Addr().Is4() {
+		sa = &unix.SockaddrInet4{Port: port, Addr: ap.Addr().As4()}
+	} else {
+		family = unix.AF_INET6
+		sa = &unix.SockaddrInet6{Port: port, Addr: ap.Addr().As16()}
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	// A node that was restarted must get its port back although connections
+	// of the former one linger. It does not let anybody else share the port.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return -1, os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return -1, os.NewSyscallError("bind", err)
+	}
+	if err := unix.Listen(fd, listenBacklog); err != nil {
+		return -1, os.NewSyscallError("listen", err)
+	}
+	return fd, nil
+}
