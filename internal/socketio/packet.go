@@ -101,9 +101,9 @@ func DecodePacket(b []byte) (Packet, error) {
 		if !json.Valid(b) {
 			return Packet{}, fmt.Errorf("%w: payload is not JSON", ErrPacket)
 		}
-		p.Data = json.RawMessage(bytes.TrimSpace(b))
+		p.Data = json.RawMessage(b)
 	}
-	if (p.Type == EventPacket || p.Type == Ack) && (len(p.Data) == 0 || p.Data[0] != '[') {
+	if (p.Type == EventPacket || p.Type == Ack) && !bytes.HasPrefix(bytes.TrimLeft(p.Data, " \t\r\n"), []byte("[")) {
 		return Packet{}, fmt.Errorf("%w: payload is not an array", ErrPacket)
 	}
 	return p, nil
