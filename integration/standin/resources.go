@@ -44,6 +44,20 @@ func getNode(c *call, _ http.ResponseWriter) *reply {
 	return ok(s.viewNode(n))
 }
 
+func getUser(c *call, _ http.ResponseWriter) *reply {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[c.pathID()]
+	if u == nil {
+		return refuse(http.StatusNotFound, fmt.Sprintf("user id=%s not found", c.r.PathValue("id")))
+	}
+	if u.org != s.organizationOf(c.who) {
+		return lacksPermission()
+	}
+	return ok(object{"id": u.id, "username": u.name, "organization": s.ref("organization", u.org, "GET", "PATCH")})
+}
+
 // shareCollaboration tells whether a holder's organization and another one meet in
 // some collaboration.
 func (s *Server) shareCollaboration(who identity, org int64) bool {

@@ -28,6 +28,7 @@ func (s *Server) routes() http.Handler {
 
 		{"GET /node", []string{kindNode, kindUser}, getNodes},
 		{"GET /node/{id}", []string{kindNode, kindUser}, getNode},
+		{"GET /user/{id}", []string{kindUser}, getUser},
 		{"GET /organization", all, getOrganizations},
 		{"GET /organization/{id}", all, getOrganization},
 		{"PATCH /organization/{id}", []string{kindNode, kindUser}, patchOrganization},
