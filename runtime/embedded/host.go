@@ -1,0 +1,141 @@
+package embedded
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrPrivileges is returned by Start when this process may not mount
+// filesystems, without which no container starts.
+var ErrPrivileges = errors.New("not enough privileges")
+
+// host is what the configuration depends on. It is found by looking and
+// trying, never by guessing from a distribution's name.
+type host struct {
+	overlay        bool // else the native snapshotter, which copies
+	volatile       bool // overlay mounts can go without syncing
+	userNamespace  bool
+	oomAdjustable  bool // oom_score_adj can be lowered
+	appArmor       bool
+	systemdCgroups bool // systemd manages a unified hierarchy
+}
+
+// probeHost looks at the machine, and tries overlay mounts below dir, since
+// whether they work depends on the filesystem there.
+func probeHost(dir string) (host, error) {
+	const capSysAdmin, capSysResource = 21, 24
+	caps, err := effectiveCaps("/proc/self/status")
+	if err != nil {
+		return host{}, err
+	}
+	if caps&(1<<capSysAdmin) == 0 {
+		return host{}, fmt.Errorf("the embedded containerd cannot mount filesystems: %w; run v6node as root or in a user namespace (rootless)", ErrPrivileges)
+	}
+	h := host{userNamespace: inUserNamespace("/proc/self/uid_map")}
+	h.oomAdjustable = caps&(1<<capSysResource) != 0 && !h.userNamespace
+	h.appArmor = appArmorUsable("/sys")
+	h.systemdCgroups = !h.userNamespace && unifiedCgroups("/sys/fs/cgroup") && isDir("/run/systemd/system")
+	if h.overlay = tryOverlay(dir, h.userNamespace, false); h.overlay {
+		h.volatile = tryOverlay(dir, h.userNamespace, true)
+	}
+	return h, nil
+}
+
+func (h host) log(ctx context.Context, l *slog.Logger) {
+	l.LogAttrs(ctx, slog.LevelDebug, "host probed for the embedded containerd",
+		slog.Bool("overlay", h.overlay), slog.Bool("volatile", h.volatile),
+		slog.Bool("user_namespace", h.userNamespace), slog.Bool("oom_adjustable", h.oomAdjustable),
+		slog.Bool("apparmor", h.appArmor), slog.Bool("systemd_cgroups", h.systemdCgroups))
+	if !h.overlay {
+		l.WarnContext(ctx, "overlayfs does not work here, containers' filesystems will be copied: use ext4 or xfs for the root directory")
+	}
+}
+
+func effectiveCaps(status string) (uint64, error) {
+	f, err := os.Open(status)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if v, ok := strings.CutPrefix(lines.Text(), "CapEff:"); ok {
+			return strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("%s does not name the effective capabilities", status), lines.Err())
+}
+
+// inUserNamespace tells whether user ids are mapped, which they are not in the
+// initial user namespace: its map is the identity over all 32 bits.
+func inUserNamespace(uidMap string) bool {
+	b, err := os.ReadFile(uidMap)
+	if err != nil {
+		return false
+	}
+	f := strings.Fields(string(b))
+	return len(f) != 3 || f[0] != "0" || f[1] != "0" || f[2] != "4294967295"
+}
+
+// appArmorUsable asks for the kernel's part and for the parser with which
+// containerd loads its profile.
+func appArmorUsable(sys string) bool {
+	enabled, err := os.ReadFile(filepath.Join(sys, "module/apparmor/parameters/enabled"))
+	if err != nil || !strings.HasPrefix(string(enabled), "Y") || !isDir(filepath.Join(sys, "kernel/security/apparmor")) {
+		return false
+	}
+	_, err = os.Stat("/sbin/apparmor_parser")
+	return err == nil
+}
+
+func unifiedCgroups(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
+func isDir(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+// tryOverlay mounts an overlay in a scratch directory and writes through it.
+func tryOverlay(dir string, userNamespace, volatile bool) bool {
+	tmp, err := os.MkdirTemp(dir, ".overlay-probe-")
+	if err != nil {
+		return false
+	}
+	defer os.RemoveAll(tmp)
+	for _, d := range []string{"lower", "upper", "work", "merged"} {
+		if os.Mkdir(filepath.Join(tmp, d), 0o700) != nil {
+			return false
+		}
+	}
+	at := func(name string) string { return escapeOverlay(filepath.Join(tmp, name)) }
+	options := "lowerdir=" + at("lower") + ",upperdir=" + at("upper") + ",workdir=" + at("work")
+	if userNamespace {
+		options += ",userxattr"
+	}
+	if volatile {
+		options += ",volatile"
+	}
+	merged := filepath.Join(tmp, "merged")
+	if unix.Mount("overlay", merged, "overlay", 0, options) != nil {
+		return false
+	}
+	err = os.WriteFile(filepath.Join(merged, "file"), nil, 0o600)
+	return errors.Join(err, unix.Unmount(merged, 0)) == nil
+}
+
+// escapeOverlay protects the characters that separate mount options.
+func escapeOverlay(path string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(path)
+}

@@ -1,0 +1,244 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a containerd, started by this process or by an earlier one. It is
+// held by a pidfd, so a signal can never reach another process that was given
+// the same number later.
+type process struct {
+	pid    int
+	pidfd  *os.File
+	exited chan struct{} // closed when the process has ended
+	wg     sync.WaitGroup
+}
+
+// openProcess holds a process and watches for its end. The caller must call
+// release.
+func openProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, errNotRunning
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open (Linux 5.10 or newer is needed): %w", err)
+	}
+	p := &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), exited: make(chan struct{})}
+	p.wg.Go(p.watch)
+	return p, nil
+}
+
+// watch ends when the process ends or when the pidfd is closed.
+func (p *process) watch() {
+	conn, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	ended := false
+	_ = conn.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		ended = err == nil && n > 0
+		return ended
+	})
+	if !ended {
+		return
+	}
+	// Reap it if it is a child, and only then does it vanish from /proc.
+	var status unix.WaitStatus
+	_, _ = unix.Wait4(p.pid, &status, unix.WNOHANG, nil)
+	close(p.exited)
+}
+
+// release lets go of the process without ending it. Idempotent.
+func (p *process) release() {
+	_ = p.pidfd.Close()
+	p.wg.Wait()
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *process) signal(s unix.Signal) error {
+	conn, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctrl := conn.Control(func(fd uintptr) {
+		if e := unix.PidfdSendSignal(int(fd), s, nil, 0); e != nil && !errors.Is(e, unix.ESRCH) {
+			err = e
+		}
+	})
+	return errors.Join(ctrl, err)
+}
+
+// end asks the process to end, and after the grace period makes it end. It
+// returns when the process is gone, or with an error when ctx ends first.
+func (p *process) end(ctx context.Context, grace time.Duration) error {
+	if err := p.signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	for {
+		select {
+		case <-p.exited:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("containerd (process %d) has not ended yet: %w", p.pid, ctx.Err())
+		case <-t.C:
+			if err := p.signal(unix.SIGKILL); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// launch starts containerd in a session of its own, so that a Ctrl-C in the
+// node's terminal does not reach it. Output goes straight to the log file,
+// because a pipe would break when the node ends.
+func launch(l *layout, b Bundle, level string) (*process, error) {
+	out, err := openLog(l.log)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	c := exec.Command(b.Containerd, "--config", l.config, "--log-level", level)
+	c.Dir = "/"
+	c.Env = environment(os.Environ())
+	c.Stdout, c.Stderr = out, out
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return nil, fmt.Errorf("cannot start containerd: %w", err)
+	}
+	p, err := openProcess(c.Process.Pid)
+	if err != nil {
+		err = errors.Join(err, c.Process.Kill())
+		_ = c.Wait()
+		return nil, err
+	}
+	// The pidfd watches and reaps from here on.
+	return p, c.Process.Release()
+}
+
+// environment selects what containerd and the shims may inherit: not the
+// node's secrets, which can be in its environment.
+func environment(all []string) []string {
+	keep := []string{"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+	var env []string
+	path := false
+	for _, kv := range all {
+		name, value, _ := strings.Cut(kv, "=")
+		if !slices.Contains(keep, name) && !strings.HasPrefix(name, "ROOTLESSKIT_") {
+			continue
+		}
+		if name == "PATH" {
+			// modprobe, apparmor_parser and the like.
+			path, kv = true, "PATH="+value+":/usr/local/sbin:/usr/sbin:/sbin"
+		}
+		env = append(env, kv)
+	}
+	if !path {
+		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
+	return env
+}
+
+// findProcess returns the living containerd of a state directory, nil if there
+// is none. r may be nil: then, as when it is outdated, the process that listens
+// on the socket is taken, because nobody else can listen in a private
+// directory. Whatever is found must have been started with our configuration
+// file.
+func findProcess(l *layout, r *record) (*process, error) {
+	if r != nil {
+		if p, err := r.process(l); p != nil || err != nil {
+			return p, err
+		}
+	}
+	pid, err := listener(l.socket)
+	if err != nil || pid <= 1 {
+		return nil, nil
+	}
+	p, err := openProcess(pid)
+	if errors.Is(err, errNotRunning) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if again, err := listener(l.socket); err != nil || again != pid || !startedWith(pid, l.config) {
+		p.release()
+		return nil, nil
+	}
+	return p, nil
+}
+
+// process returns the recorded process if it still is the one recorded.
+func (r *record) process(l *layout) (*process, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	if r.Boot != boot {
+		return nil, nil
+	}
+	// First hold, then look: what was checked is then what is held.
+	p, err := openProcess(r.PID)
+	if errors.Is(err, errNotRunning) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if start, err := startTime(r.PID); err != nil || start != r.Start || !startedWith(r.PID, l.config) {
+		p.release()
+		return nil, nil
+	}
+	return p, nil
+}
+
+// startedWith tells whether a process was given our configuration file.
+func startedWith(pid int, config string) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "cmdline"))
+	return err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(arg []byte) bool {
+		return string(arg) == config
+	})
+}
+
+// listener returns the process that listens on a unix socket.
+func listener(socket string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return 0, err
+	}
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
+}
