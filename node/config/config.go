@@ -1,0 +1,135 @@
+package config
+
+import (
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/v6node/v6node/node/policy"
+)
+
+// Config is a valid configuration with every default filled in. All paths in it are absolute. It may be
+// printed, logged and marshalled: secrets show as ***.
+type Config struct {
+	Name     string // the file's name without directory and extension; names this node on its machine
+	Server   Server
+	APIKey   Secret // from api_key, or read by Load from APIKeyFile
+	StateDir string // ledger, containers, images and tasks; one node at a time
+	TaskDir  string // inputs, outputs and logs of runs
+
+	APIKeyFile string // "" when api_key is in the file itself
+
+	Databases  []Database
+	Encryption Encryption
+	Policies   policy.Config
+	Registries []Registry
+
+	AlgorithmEnv       Env
+	ShareConfig        bool // tell the server about policies and databases
+	ShareAlgorithmLogs bool // send what algorithms print to the server
+	RunContextFile     bool // write RUN_CONTEXT_FILE for each run
+
+	LogLevel   slog.Level
+	LogFormat  LogFormat
+	Prometheus Prometheus
+
+	Runtime      Runtime
+	Proxy        Proxy
+	Limits       Limits
+	PollInterval time.Duration // between two looks at the server's list of open runs
+	StopGrace    time.Duration // between SIGTERM and SIGKILL for an algorithm that is stopped
+}
+
+// Server is where the vantage6 server is.
+type Server struct {
+	URL     string // scheme and host only: "https://v6.example.org"
+	Port    int
+	APIPath string // "" or "/api": a leading slash, none at the end
+	CAFile  string // PEM certificates trusted besides those of the system; "" for none
+}
+
+// Base is the address of the REST API, port and api path included.
+func (s Server) Base() *url.URL {
+	u, err := url.Parse(s.URL)
+	if err != nil { // not after Parse
+		return &url.URL{}
+	}
+	return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(u.Hostname(), strconv.Itoa(s.Port)), Path: s.APIPath}
+}
+
+// Ways to mount a file or folder database.
+const (
+	// MountCopy puts the database where the reference node's copy would be, /mnt/data/<file name>. Nothing
+	// is copied all the same: it is mounted read-only.
+	MountCopy = "copy"
+	// MountReadOnly puts it at /mnt/<label><extension>, read-only.
+	MountReadOnly = "ro"
+)
+
+// Database is one data source of the node.
+type Database struct {
+	Label     string // an identifier, unique without regard to case
+	URI       string // an absolute path, or the address of a service with whatever credentials it contains
+	Type      string // csv, parquet, sql, sparql, excel, omop, folder, other
+	MountMode string // MountCopy or MountReadOnly; without meaning for services
+	Env       Env    // given to runs that ask for this database
+}
+
+// IsPath reports whether the database is a file or folder of this machine.
+func (d Database) IsPath() bool { return strings.HasPrefix(d.URI, "/") }
+
+// Encryption is how this node's collaboration protects inputs and results.
+type Encryption struct {
+	Enabled    bool
+	PrivateKey string // path of the organization's private key (PEM); "" only when not enabled
+}
+
+// Registry is a login for image registries.
+type Registry struct {
+	Registry string // "host[:port]" or "host[:port]/path" for the repositories below that path
+	Username string
+	Password Secret
+}
+
+// LogFormat is how the node writes its own log.
+type LogFormat string
+
+// Log formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Prometheus is the reporting of machine metrics to the server.
+type Prometheus struct {
+	Enabled  bool
+	Interval time.Duration
+}
+
+// Runtime is the container runtime.
+type Runtime struct {
+	Endpoint string // "unix:///run/containerd/containerd.sock"; "" starts the node's own containerd
+	Handler  string // the runtime's handler (runtime class); "" is its default
+}
+
+// Proxy is the vantage6 API that each run sees.
+type Proxy struct {
+	Port int // inside the run's own network, so runs never collide
+}
+
+// Limits hold for each run. Zero is "not limited", except where a default is named.
+type Limits struct {
+	Memory            int64 // bytes
+	MemorySwap        int64 // bytes of memory and swap together; -1 is unlimited swap
+	MemoryReservation int64 // bytes to which the run is reclaimed under pressure
+	CPUs              float64
+	CPUShares         int64
+	CpusetCpus        string
+	CpusetMems        string
+	Pids              int64 // processes and threads; default 2048
+	TmpfsSize         int64 // bytes of the in-memory /tmp; default 64 MiB
+	OutputSize        int64 // bytes of the result; default 100 MiB
+}

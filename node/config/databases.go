@@ -1,0 +1,203 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// databaseTypes are the types that the reference node's tools know. Others reach the algorithm as they are.
+var databaseTypes = []string{"csv", "parquet", "excel", "folder", "sql", "sparql", "omop", "other"}
+
+// fileTypes are the types that can only be files or folders of this machine.
+var fileTypes = []string{"csv", "parquet", "excel", "folder"}
+
+func (d *decoder) databases(s *section, c *Config) {
+	v, line := s.get("databases")
+	if v == nil {
+		d.database(nil, "databases[0]")
+		return
+	}
+	items := v.items
+	switch v.kind {
+	case mapping:
+		d.warn(line, "databases", "databases: the form label: path is out of date; write a list of label, uri and type")
+		items = nil
+		for _, f := range v.fields {
+			items = append(items, fromPair(f))
+		}
+	case scalar:
+		s.wrong(v, "databases", "a list of databases (label, uri, type)")
+		return
+	}
+	seen := map[string]Database{}
+	for i, item := range items {
+		path := fmt.Sprintf("databases[%d]", i)
+		db, ok := d.database(item, path)
+		if !ok {
+			continue
+		}
+		upper := strings.ToUpper(db.Label)
+		if other, ok := seen[upper]; ok {
+			if other.Label == db.Label {
+				d.fail(item.line, path+".label", "%s: the label %q is given twice; labels are unique", path, db.Label)
+			} else {
+				d.fail(item.line, path+".label", "%s: the labels %q and %q differ only in case, and algorithms see both as %s; rename one", path, other.Label, db.Label, upper)
+			}
+			continue
+		}
+		seen[upper] = db
+		c.Databases = append(c.Databases, db)
+	}
+}
+
+// fromPair turns an entry of the old form, label: path, into one of the list.
+func fromPair(f field) *value {
+	if f.val.kind == mapping {
+		v := *f.val
+		v.fields = append([]field{{key: "label", line: f.line, val: text(f.key, f.line)}}, v.fields...)
+		return &v
+	}
+	kind := "other"
+	if f.val.kind == scalar {
+		switch strings.ToLower(filepath.Ext(f.val.text)) {
+		case ".csv":
+			kind = "csv"
+		case ".parquet":
+			kind = "parquet"
+		case ".xls", ".xlsx":
+			kind = "excel"
+		}
+	}
+	return &value{kind: mapping, line: f.line, fields: []field{
+		{"label", f.line, text(f.key, f.line)}, {"uri", f.line, f.val}, {"type", f.line, text(kind, f.line)},
+	}}
+}
+
+func text(s string, line int) *value { return &value{kind: scalar, tag: "!!str", text: s, line: line} }
+
+// database reads one entry; nil only makes its keys known.
+func (d *decoder) database(v *value, path string) (Database, bool) {
+	s := d.section(v, path)
+	defer s.done()
+	before := len(d.problems)
+	var db Database
+	label := s.literal("label", &db.Label)
+	given := ""
+	uri := s.literal("uri", &given)
+	kind := s.text("type", &db.Type)
+	db.MountMode = MountCopy
+	copied := s.oneOf("mount_mode", &db.MountMode, MountCopy, MountReadOnly) && db.MountMode == MountCopy
+	db.Env = s.env("env", func(string) error { return nil })
+	if v == nil || v.kind != mapping {
+		return db, false
+	}
+	for _, k := range []struct {
+		name string
+		have bool
+	}{{"label", label && db.Label != ""}, {"uri", uri && given != ""}, {"type", kind && db.Type != ""}} {
+		if !k.have && len(d.problems) == before {
+			d.fail(v.line, s.child(k.name), "%s is missing; a database has label, uri and type", s.child(k.name))
+		}
+	}
+	if len(d.problems) > before {
+		return db, false
+	}
+	db.Type = strings.ToLower(db.Type)
+	d.checkLabel(s, db)
+	d.checkVariables(s, db)
+	d.place(s, &db, given, copied)
+	return db, len(d.problems) == before
+}
+
+func (d *decoder) checkLabel(s *section, db Database) {
+	at, _ := s.get("label")
+	switch {
+	case !identifier.MatchString(db.Label) || len(db.Label) > 64:
+		d.fail(at.line, s.child("label"), "%s: %q is not an identifier; use letters, digits and _, not starting with a digit, at most 64", s.child("label"), clip(db.Label))
+	case (db.Label == "data" || db.Label == "tmp") && (db.Type == "folder" || db.MountMode == MountReadOnly):
+		d.fail(at.line, s.child("label"), "%s: /mnt/%s has another meaning in the container; choose another label", s.child("label"), db.Label)
+	}
+}
+
+// checkVariables refuses names that become one variable in upper case.
+func (d *decoder) checkVariables(s *section, db Database) {
+	at, _ := s.get("env")
+	seen := map[string]string{}
+	if at == nil {
+		return
+	}
+	for _, f := range at.fields {
+		upper := strings.ToUpper(f.key)
+		if other, ok := seen[upper]; ok {
+			d.fail(f.line, s.child("env"), "%s: %q and %q differ only in case, and algorithms see both as %s_DB_PARAM_%s; remove one", s.child("env"), other, f.key, strings.ToUpper(db.Label), upper)
+		}
+		seen[upper] = f.key
+	}
+}
+
+// place decides whether the database is a path or a service, and fills in URI.
+func (d *decoder) place(s *section, db *Database, given string, copied bool) {
+	at, _ := s.get("uri")
+	key := s.child("uri")
+	if !slices.Contains(databaseTypes, db.Type) {
+		hint := ""
+		if n := nearest(db.Type, databaseTypes); n != "" {
+			hint = fmt.Sprintf("; did you mean %q?", n)
+		}
+		t, _ := s.get("type")
+		d.warn(t.line, s.child("type"), "%s: %q is none of %s and is passed to algorithms as it is%s", s.child("type"), clip(db.Type), strings.Join(databaseTypes, ", "), hint)
+	}
+	if isWindowsPath(given) {
+		d.warn(at.line, key, "%s: %q is a Windows path; this node runs on Linux, so runs that ask for %q will fail: write the path there", key, clip(given), db.Label)
+		db.URI = given
+		return
+	}
+	isFile := slices.Contains(fileTypes, db.Type)
+	if !isFile && !strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "./") && !strings.HasPrefix(given, "../") {
+		db.URI = given
+		if db.MountMode == MountReadOnly {
+			m, _ := s.get("mount_mode")
+			d.fail(m.line, s.child("mount_mode"), "%s: only files and folders can be mounted; remove it", s.child("mount_mode"))
+		}
+		if host := serviceHost(given); host != "" {
+			d.warn(at.line, key, "%s: not available in this version: a run that asks for %q is given its address, but cannot reach %s", key, db.Label, host)
+		}
+		return
+	}
+	p, err := d.absolute(given)
+	switch {
+	case err != nil:
+		d.fail(at.line, key, "%s: %v", key, err)
+		return
+	case p == "/":
+		d.fail(at.line, key, "%s: the whole machine is not a database", key)
+		return
+	case strings.ContainsAny(p, "\n\r"):
+		d.fail(at.line, key, "%s must be one line of text", key)
+		return
+	}
+	db.URI = p
+	if m, line := s.get("mount_mode"); copied && m != nil {
+		d.warn(line, s.child("mount_mode"), "%s: nothing is copied; %q is mounted read-only in the same place", s.child("mount_mode"), db.Label)
+	} else if db.Type == "folder" && db.MountMode == MountCopy {
+		d.warn(at.line, key, "%s: the folder %q is mounted read-only, not writable as in the reference node; write mount_mode: ro to say so", key, db.Label)
+	}
+}
+
+var embeddedScheme = regexp.MustCompile(`\A[a-z0-9+]+:([a-z0-9+]+://)`)
+
+// serviceHost finds the host and port of a service's address, such as jdbc:postgresql://db:5432/x.
+func serviceHost(uri string) string {
+	if m := embeddedScheme.FindStringSubmatchIndex(strings.ToLower(uri)); m != nil {
+		uri = uri[m[2]:]
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return "its service"
+	}
+	return strings.Split(u.Host, ";")[0]
+}

@@ -1,0 +1,61 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// replaced are the reference node's keys that mean nothing here, and what does their work.
+var replaced = []struct{ key, instead string }{
+	{"images", "no helper images are used; algorithms' images come from the tasks"},
+	{"alpine", "no helper images are used"},
+	{"vpn_subnet", "there is no VPN between nodes; algorithms exchange data through the server, as subtasks"},
+	{"node_extra_env", "the node is no container; set variables for its service (Environment= of systemd)"},
+	{"node_extra_mounts", "the node is no container and sees the machine's own files; certificates go into ca_file"},
+	{"node_extra_hosts", "the node is no container; use the machine's /etc/hosts"},
+	{"debug", "use logging.level: debug"},
+	{"directories", "use state_dir"},
+}
+
+// later are the reference node's keys that open connections or devices to algorithms. Without them a run can do
+// less, never more, so the node works and says what is missing.
+var later = []struct{ key, missing string }{
+	{"whitelist", "runs get no outside connections"},
+	{"ssh-tunnels", "runs cannot reach the hosts behind them"},
+	{"docker_services", "runs cannot reach these services"},
+}
+
+// elsewhere answers the keys that have no section of their own.
+func (d *decoder) elsewhere(s *section) {
+	for _, r := range replaced {
+		if _, line := s.get(r.key); line > 0 {
+			d.warn(line, r.key, "%s: not used; %s", r.key, r.instead)
+		}
+	}
+	for _, l := range later {
+		if v, line := s.get(l.key); v != nil && !empty(v) {
+			d.warn(line, l.key, "%s: not available in this version; %s", l.key, l.missing)
+		}
+	}
+	v, line := s.get("algorithm_device_requests")
+	g := d.section(v, "algorithm_device_requests")
+	gpu := false
+	if g.yesNo("gpu", &gpu); gpu {
+		d.warn(line, "algorithm_device_requests", "algorithm_device_requests: not available in this version; runs get no GPU")
+	}
+	g.done()
+	if slices.ContainsFunc(s.fields, func(f field) bool { return f.key == "node" && f.val.kind == mapping }) && !s.has("server_url") {
+		d.fail(s.line, "node", "this looks like a values file of vantage6 5 (Helm); write the settings as for a version 4 node")
+	}
+}
+
+// empty reports whether a value holds nothing.
+func empty(v *value) bool {
+	switch v.kind {
+	case list:
+		return !slices.ContainsFunc(v.items, func(i *value) bool { return !empty(i) })
+	case mapping:
+		return !slices.ContainsFunc(v.fields, func(f field) bool { return !empty(f.val) })
+	}
+	return v.kind == null || strings.TrimSpace(v.text) == ""
+}
