@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	// ErrBadAPIKey: the server does not know the API key. Trying again is useless.
+	ErrBadAPIKey = errors.New("the server does not recognize the API key")
+	// ErrUnreachable: there was no answer. Trying again makes sense.
+	ErrUnreachable = errors.New("the server cannot be reached")
+	// ErrAlreadyFinished: the server has an outcome for this run and takes no more changes.
+	ErrAlreadyFinished = errors.New("the run is already finished at the server")
+	// ErrTooLarge: the answer is larger than this node accepts.
+	ErrTooLarge = errors.New("the server's answer is too large")
+	// ErrNotConnected: a call that needs the node's identity came before Connect.
+	ErrNotConnected = errors.New("not connected to the server yet")
+)
+
+// StatusError is an HTTP error as the server answered it.
+type StatusError struct {
+	Code   int
+	Msg    string // the server's own words, possibly empty
+	Method string
+	Path   string
+	// RetryAfter is how long the server asked to wait, 0 when it did not.
+	RetryAfter time.Duration
+}
+
+func (e *StatusError) Error() string {
+	msg := e.Msg
+	if msg == "" {
+		msg = http.StatusText(e.Code)
+	}
+	hint := ""
+	if e.Code == http.StatusNotFound && strings.Contains(e.Path, "/token/") {
+		hint = "; check server_url, port and api_path"
+	}
+	return fmt.Sprintf("the server refused %s %s with status %d: %s%s", e.Method, e.Path, e.Code, msg, hint)
+}
+
+// Retryable tells whether the same request may succeed later.
+func (e *StatusError) Retryable() bool {
+	switch e.Code {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
+		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return e.Code > http.StatusGatewayTimeout
+}
+
+// Retryable tells whether the call that failed with err may succeed later without a change of
+// anything at this end, and how long the server asked to wait (0: it did not say).
+func Retryable(err error) (bool, time.Duration) {
+	var se *StatusError
+	if errors.As(err, &se) {
+		return se.Retryable(), se.RetryAfter
+	}
+	return errors.Is(err, ErrUnreachable), 0
+}
+
+// unreachable wraps an error of the network; the end of the caller's context stays what it is.
+func unreachable(ctx context.Context, where string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var unknown x509.UnknownAuthorityError
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%w: %s has a certificate of an unknown authority: name that authority's certificate in ca_file: %w", ErrUnreachable, where, err)
+	}
+	if errors.As(err, &cert) {
+		return fmt.Errorf("%w: the certificate of %s is not valid for it: %w", ErrUnreachable, where, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
+// retryAfter reads the header in its two forms, seconds and a date, capped at an hour.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	if v == "" {
+		return 0
+	}
+	var d time.Duration
+	if n, err := strconv.Atoi(v); err == nil {
+		d = time.Duration(min(max(n, 0), 3600)) * time.Second
+	} else if t, err := http.ParseTime(v); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), time.Hour)
+}
