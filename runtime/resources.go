@@ -1,0 +1,86 @@
+package runtime
+
+import (
+	"regexp"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Resources are limits of a run. The zero value of a field means "not set".
+type Resources struct {
+	MemoryLimit       int64 // bytes
+	MemorySwap        int64 // bytes of memory and swap together, as in Podman and CRI
+	MemoryReservation int64 // bytes; under memory pressure the group is reclaimed down to this
+	CPUQuota          int64 // microseconds of CPU time per CPUPeriod
+	CPUPeriod         int64 // microseconds
+	CPUShares         int64 // relative weight, 2..262144, 1024 is usual
+	CpusetCpus        string
+	CpusetMems        string
+	PidsLimit         int64 // processes and threads; CRI has no such field, so only Cgroup applies it
+	OOMScoreAdj       *int64
+}
+
+// defaultPeriod is the kernel's own period of the CPU quota.
+const defaultPeriod = 100_000
+
+// normal returns r with what the kernel would make of it: a quota has a period.
+func (r Resources) normal() Resources {
+	if r.CPUQuota != 0 && r.CPUPeriod == 0 {
+		r.CPUPeriod = defaultPeriod
+	}
+	return r
+}
+
+var cpuList = regexp.MustCompile(`^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$`)
+
+// check refuses what would be dropped or rounded silently further down.
+func (r Resources) check(op string) error {
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"memory limit", r.MemoryLimit}, {"memory and swap limit", r.MemorySwap}, {"memory reservation", r.MemoryReservation},
+		{"CPU quota", r.CPUQuota}, {"CPU period", r.CPUPeriod}, {"CPU shares", r.CPUShares}, {"process limit", r.PidsLimit},
+	} {
+		if f.n < 0 {
+			return invalid(op, "the %s %d is negative; leave it out for no limit", f.name, f.n)
+		}
+	}
+	switch {
+	case r.MemorySwap != 0 && r.MemoryLimit == 0:
+		return invalid(op, "a limit of memory and swap needs a memory limit; set both")
+	case r.MemorySwap != 0 && r.MemorySwap < r.MemoryLimit:
+		return invalid(op, "the limit of memory and swap (%d) is below the memory limit (%d); it counts both together", r.MemorySwap, r.MemoryLimit)
+	case r.CPUQuota != 0 && r.CPUQuota < 1000:
+		return invalid(op, "the CPU quota %d µs is below the kernel's least, 1000 µs", r.CPUQuota)
+	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1_000_000):
+		return invalid(op, "the CPU period %d µs is not within 1000..1000000 µs", r.CPUPeriod)
+	case r.CPUShares != 0 && (r.CPUShares < 2 || r.CPUShares > 262144):
+		return invalid(op, "the CPU shares %d are not within 2..262144", r.CPUShares)
+	case r.CpusetCpus != "" && !cpuList.MatchString(r.CpusetCpus):
+		return invalid(op, "the CPU set %q is not a list such as 0-3,7", r.CpusetCpus)
+	case r.CpusetMems != "" && !cpuList.MatchString(r.CpusetMems):
+		return invalid(op, "the memory node set %q is not a list such as 0-1", r.CpusetMems)
+	case r.OOMScoreAdj != nil && (*r.OOMScoreAdj < -1000 || *r.OOMScoreAdj > 1000):
+		return invalid(op, "the OOM score adjustment %d is not within -1000..1000", *r.OOMScoreAdj)
+	}
+	return nil
+}
+
+// cri returns the part of r that CRI can express.
+func (r Resources) cri() *cri.LinuxContainerResources {
+	r = r.normal()
+	out := &cri.LinuxContainerResources{
+		CpuPeriod:              r.CPUPeriod,
+		CpuQuota:               r.CPUQuota,
+		CpuShares:              r.CPUShares,
+		MemoryLimitInBytes:     r.MemoryLimit,
+		MemorySwapLimitInBytes: r.MemorySwap,
+		CpusetCpus:             r.CpusetCpus,
+		CpusetMems:             r.CpusetMems,
+	}
+	if r.OOMScoreAdj != nil {
+		out.OomScoreAdj = *r.OOMScoreAdj
+	}
+	return out
+}
