@@ -22,7 +22,7 @@ const (
 var errLinkExists = errors.New("the interface exists already")
 
 // setUp makes our network in the namespace: lo up, and an interface of the
-// given name with our address and nothing behind it. If it fails, the interface
+// given name with our address and nothing behind it. If it fails, what it made
 // is gone again. It returns the interface as the kernel has it.
 func (n *Netns) setUp(name string) (netlink.Link, error) {
 	h, err := n.netlink()
@@ -49,7 +49,7 @@ func (n *Netns) setUp(name string) (netlink.Link, error) {
 }
 
 // addLink creates the interface: a dummy, or a bridge where the kernel knows no
-// dummy.
+// dummy. One that DEL left behind is taken again.
 func addLink(h *netlink.Handle, name string) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
@@ -60,15 +60,22 @@ func addLink(h *netlink.Handle, name string) (netlink.Link, error) {
 			return nil, errors.New("the kernel has neither the dummy nor the bridge network driver; load one of them (modprobe dummy)")
 		}
 	}
-	if errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("create %s: %w", name, errLinkExists)
-	}
-	if err != nil {
+	exists := errors.Is(err, unix.EEXIST)
+	if err != nil && !exists {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	link, err := h.LinkByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("find %s again: %w", name, err)
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
+	if exists {
+		unused, err := released(h, link)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", name, err)
+		}
+		if !unused {
+			return nil, fmt.Errorf("create %s: %w", name, errLinkExists)
+		}
 	}
 	return link, nil
 }
@@ -80,9 +87,7 @@ func (n *Netns) configure(h *netlink.Handle, link netlink.Link) error {
 	if err := n.withoutIPv6(h, link); err != nil {
 		return fmt.Errorf("switch off IPv6 on %s: %w", name, err)
 	}
-	p := podPrefix()
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
-	if err := h.AddrAdd(link, addr); err != nil {
+	if err := h.AddrAdd(link, ourAddress()); err != nil {
 		return fmt.Errorf("give %s the address %s: %w", name, podAddress, err)
 	}
 	if err := h.LinkSetUp(link); err != nil {
@@ -112,9 +117,15 @@ func (n *Netns) withoutIPv6(h *netlink.Handle, link netlink.Link) error {
 	})
 }
 
-// tearDown removes the interface if it is one of ours. It being absent, or
-// somebody else's, is no error.
-func (n *Netns) tearDown(name string) error {
+// release undoes setUp as far as a living namespace can see: the interface loses
+// its address, so that the network is not ours any more (see Verify). That it is
+// absent, or somebody else's, is no error.
+//
+// The interface itself stays. Removing it makes the kernel wait for grace
+// periods under its global network lock: 50 ms, and 800 ms when twenty sandboxes
+// end at once, during which no other sandbox gets a network. The runtime removes
+// the namespace next, and the interface goes with it, in the background.
+func (n *Netns) release(name string) error {
 	h, err := n.netlink()
 	if err != nil {
 		return err
@@ -127,11 +138,30 @@ func (n *Netns) tearDown(name string) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
-	if t := link.Type(); t != typeDummy && t != typeBridge {
+	if !leadsNowhere(link) {
 		return nil
 	}
-	if err := h.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove %s: %w", name, err)
+	err = h.AddrDel(link, ourAddress())
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("take the address from %s: %w", name, err)
 	}
 	return nil
+}
+
+// released tells whether an interface is one that release left behind.
+func released(h *netlink.Handle, link netlink.Link) (bool, error) {
+	if !leadsNowhere(link) {
+		return false, nil
+	}
+	addrs, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
+	return len(addrs) == 0, err
+}
+
+func leadsNowhere(link netlink.Link) bool {
+	return link.Type() == typeDummy || link.Type() == typeBridge
+}
+
+func ourAddress() *netlink.Addr {
+	p := podPrefix()
+	return &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
 }

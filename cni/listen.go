@@ -47,7 +47,7 @@ func (n *Netns) Listen(addr string) (net.Listener, error) {
 }
 
 // listenSocket returns a listening descriptor in the namespace of the thread.
-func listenSocket(ap netip.AddrPort) (fd int, err error) {
+func listenSocket(ap netip.AddrPort) (int, error) {
 	family, port := unix.AF_INET, int(ap.Port())
 	var sa unix.Sockaddr
 	if ap.Addr().Is4() {
@@ -56,25 +56,25 @@ func listenSocket(ap netip.AddrPort) (fd int, err error) {
 		family = unix.AF_INET6
 		sa = &unix.SockaddrInet6{Port: port, Addr: ap.Addr().As16()}
 	}
-	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(fd)
-		}
-	}()
+	if err := bindAndListen(fd, sa); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func bindAndListen(fd int, sa unix.Sockaddr) error {
 	// A node that was restarted must get its port back although connections
 	// of the former one linger. It does not let anybody else share the port.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return -1, os.NewSyscallError("setsockopt", err)
+		return os.NewSyscallError("setsockopt", err)
 	}
 	if err := unix.Bind(fd, sa); err != nil {
-		return -1, os.NewSyscallError("bind", err)
+		return os.NewSyscallError("bind", err)
 	}
-	if err := unix.Listen(fd, listenBacklog); err != nil {
-		return -1, os.NewSyscallError("listen", err)
-	}
-	return fd, nil
+	return os.NewSyscallError("listen", unix.Listen(fd, listenBacklog))
 }

@@ -119,7 +119,7 @@ func (n *Netns) Close() error { return n.file.Close() }
 func (n *Netns) Do(fn func() error) error {
 	conn, err := n.file.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("enter the network namespace %q: %w", n.path, err)
+		return n.closed()
 	}
 	// A goroutine of its own, so that its thread can be thrown away. Control
 	// keeps the descriptor open until it has ended.
@@ -129,21 +129,41 @@ func (n *Netns) Do(fn func() error) error {
 		go func() {
 			err := errGoexit
 			defer func() { done <- err }()
-			err = n.inside(int(fd), fn)
+			runtime.LockOSThread()
+			if unix.Gettid() != unix.Getpid() {
+				err = n.inside(int(fd), fn)
+				return
+			}
+			// Not on the process's first thread: Go cannot end that one, and
+			// the system shows its namespace as that of the process. While
+			// it is held here, the next goroutine gets another.
+			defer runtime.UnlockOSThread()
+			other := make(chan error, 1)
+			go func() {
+				err := errGoexit
+				defer func() { other <- err }()
+				runtime.LockOSThread()
+				err = n.inside(int(fd), fn)
+			}()
+			err = <-other
 		}()
 		result = <-done
 	}); err != nil {
-		return fmt.Errorf("enter the network namespace %q: %w", n.path, err)
+		return n.closed()
 	}
 	return result
+}
+
+func (n *Netns) closed() error {
+	return fmt.Errorf("enter the network namespace %q: %w", n.path, os.ErrClosed)
 }
 
 // errGoexit is returned by Do when fn called runtime.Goexit, as t.FailNow does.
 var errGoexit = errors.New("the function ended its goroutine")
 
-// inside must be the last thing that its goroutine does.
+// inside is called on a locked thread and must be the last thing that its
+// goroutine does.
 func (n *Netns) inside(fd int, fn func() error) error {
-	runtime.LockOSThread()
 	home, err := retryEINTR(func() (int, error) {
 		return unix.Open(selfNetns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	})

@@ -128,7 +128,7 @@ func cmdDel(args *skel.CmdArgs) error {
 		return types.NewError(codeNetns, err.Error(), "")
 	}
 	defer n.Close()
-	if err := n.tearDown(args.IfName); err != nil {
+	if err := n.release(args.IfName); err != nil {
 		return types.NewError(codeInternal, fmt.Sprintf("take down the network of sandbox %s: %v", args.ContainerID, err), "")
 	}
 	return nil
