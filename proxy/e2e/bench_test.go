@@ -16,7 +16,9 @@ type chunks struct {
 	text []byte
 }
 
-func newChunks(n int) *chunks { return &chunks{n: n, text: []byte(strings.Repeat("3.1415926, ", 3000))} }
+func newChunks(n int) *chunks {
+	return &chunks{n: n, text: []byte(strings.Repeat("3.1415926, ", 3000))}
+}
 
 func (c *chunks) Read(p []byte) (int, error) {
 	if c.n == 0 {
