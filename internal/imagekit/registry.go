@@ -1,6 +1,7 @@
 package imagekit
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -217,11 +218,15 @@ func (r *Registry) Push(repository, tag string, img v1.Image) (Ref, error) {
 		if err != nil {
 			return Ref{}, err
 		}
-		content, err := l.Compressed()
+		stream, err := l.Compressed()
 		if err != nil {
 			return Ref{}, err
 		}
-		if err := errors.Join(r.pushBlob(repository, d, content), content.Close()); err != nil {
+		content, err := io.ReadAll(stream)
+		if err := errors.Join(err, stream.Close()); err != nil {
+			return Ref{}, err
+		}
+		if err := r.pushBlob(repository, d, content); err != nil {
 			return Ref{}, err
 		}
 	}
@@ -233,7 +238,7 @@ func (r *Registry) Push(repository, tag string, img v1.Image) (Ref, error) {
 	if err != nil {
 		return Ref{}, err
 	}
-	if err := r.pushBlob(repository, d, strings.NewReader(string(config))); err != nil {
+	if err := r.pushBlob(repository, d, config); err != nil {
 		return Ref{}, err
 	}
 	return r.pushManifest(repository, tag, img)
@@ -257,7 +262,7 @@ func (r *Registry) PushIndex(repository, tag string, index v1.ImageIndex) (Ref, 
 	return r.pushManifest(repository, tag, index)
 }
 
-func (r *Registry) pushBlob(repository string, d v1.Hash, content io.Reader) error {
+func (r *Registry) pushBlob(repository string, d v1.Hash, content []byte) error {
 	return r.put(http.MethodPost, "/v2/"+repository+"/blobs/uploads/?digest="+d.String(), "application/octet-stream", content)
 }
 
@@ -280,7 +285,7 @@ func (r *Registry) pushManifest(repository, tag string, m manifest) (Ref, error)
 	if _, isIndex := m.(v1.ImageIndex); isIndex {
 		mediaType = "application/vnd.oci.image.index.v1+json"
 	}
-	if err := r.put(http.MethodPut, "/v2/"+repository+"/manifests/"+tag, mediaType, strings.NewReader(string(raw))); err != nil {
+	if err := r.put(http.MethodPut, "/v2/"+repository+"/manifests/"+tag, mediaType, raw); err != nil {
 		return Ref{}, err
 	}
 	name := r.host + "/" + repository
@@ -288,8 +293,8 @@ func (r *Registry) pushManifest(repository, tag string, m manifest) (Ref, error)
 }
 
 // put hands a request to the store without going over the network.
-func (r *Registry) put(method, target, mediaType string, body io.Reader) error {
-	req, err := http.NewRequest(method, "http://"+r.host+target, body)
+func (r *Registry) put(method, target, mediaType string, body []byte) error {
+	req, err := http.NewRequest(method, "http://"+r.host+target, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
