@@ -1,0 +1,141 @@
+// Command testalgo is an algorithm for the integration tests: it does on purpose
+// what algorithms should not do, and reports what a container really sees. It is no
+// example to follow.
+//
+// Methods (arguments by name, results as JSON):
+//
+//	noop()                   {"started": nanoseconds since 1970 of the first instruction}
+//	echo(...)                the input as it arrived
+//	env()                    every variable as it is, and decoded where that works
+//	probe(connect=[], write=[])
+//	                         network, mounts, privileges, visible files; tries to
+//	                         connect to "host:port" addresses and to create files
+//	http(method, path, header={}, body="", token=None)
+//	                         a request to the proxy; {"status", "header", "body"}
+//	count(name="count")      appends a line to /mnt/tmp/NAME; {"count": lines}
+//	exit(code)               ends with that code, no output
+//	no_output()              ends well, no output
+//	raw_output(text)         writes text as it is, JSON or not
+//	big_output(bytes)        a JSON string of so many bytes
+//	spam(lines, width=60)    log lines on standard output, every tenth on error
+//	binary_log(bytes)        bytes of all values on both
+//	ignore_term(seconds)     sleeps, deaf to SIGTERM
+//	on_term(seconds)         sleeps; at SIGTERM writes {"terminated": true} and ends
+//	sleep(seconds)
+//	fork_daemon(seconds)     leaves a detached child behind that sleeps
+//	fork_many(processes)     starts so many children; {"started", "error"}
+//	oom(bytes, child=false)  allocates and touches memory, itself or in a child
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/v6node/v6node/contrib/algorithms/internal/contract"
+)
+
+func main() {
+	started := time.Now()
+	if len(os.Args) > 2 {
+		child(os.Args[1], os.Args[2])
+		return
+	}
+	if err := run(started); err != nil {
+		fmt.Fprintln(os.Stderr, "testalgo:", err)
+		os.Exit(1)
+	}
+}
+
+// child is what the program does when it has started itself.
+func child(what, arg string) {
+	n, err := strconv.ParseInt(arg, 10, 64)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testalgo child:", err)
+		os.Exit(1)
+	}
+	switch what {
+	case "sleep":
+		time.Sleep(time.Duration(n) * time.Millisecond)
+	case "allocate":
+		allocate(n)
+	}
+}
+
+// method gets the input and returns the result; errNoOutput writes none.
+type method func(*contract.Input) (any, error)
+
+func run(started time.Time) error {
+	in, err := contract.ReadInput()
+	if err != nil {
+		return err
+	}
+	methods := map[string]method{
+		"noop":        func(*contract.Input) (any, error) { return map[string]int64{"started": started.UnixNano()}, nil },
+		"echo":        func(in *contract.Input) (any, error) { return in, nil },
+		"env":         environment,
+		"probe":       probe,
+		"http":        request,
+		"count":       count,
+		"exit":        exit,
+		"no_output":   noOutput,
+		"raw_output":  rawOutput,
+		"big_output":  bigOutput,
+		"spam":        spam,
+		"binary_log":  binaryLog,
+		"ignore_term": ignoreTerm,
+		"on_term":     onTerm,
+		"sleep":       sleep,
+		"fork_daemon": forkDaemon,
+		"fork_many":   forkMany,
+		"oom":         oom,
+	}
+	do := methods[in.Method]
+	if do == nil {
+		return fmt.Errorf("there is no method %q", in.Method)
+	}
+	result, err := do(in)
+	if err == errNoOutput {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return contract.WriteOutput(result)
+}
+
+// number reads a numeric argument by name.
+func number(in *contract.Input, name string, fallback float64) (float64, error) {
+	_, err := in.Arg(-1, name, &fallback)
+	return fallback, err
+}
+
+// environment reports all variables, and what they hold where they are base32.
+func environment(*contract.Input) (any, error) {
+	raw, decoded := map[string]string{}, map[string]string{}
+	for _, line := range os.Environ() {
+		name, value, _ := strings.Cut(line, "=")
+		raw[name] = value
+		if text, err := contract.Decode(value); err == nil {
+			decoded[name] = text
+		}
+	}
+	return map[string]any{"raw": raw, "decoded": decoded}, nil
+}
+
+// request makes any HTTP request to the proxy.
+func request(in *contract.Input) (any, error) {
+	verb, path, body, token := "GET", "/", "", ""
+	header := map[string][]string{}
+	for name, v := range map[string]any{"method": &verb, "path": &path, "body": &body, "token": &token, "header": &header} {
+		if _, err := in.Arg(-1, name, v); err != nil {
+			return nil, err
+		}
+	}
+	if token != "" {
+		header["Authorization"] = []string{"Bearer " + token}
+	}
+	return ask(verb, path, header, body)
+}
