@@ -1,0 +1,279 @@
+package image
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/v6node/v6node/node/image/imageref"
+)
+
+// Defaults of Options.
+const (
+	defaultTimeout  = 30 * time.Second
+	defaultCacheFor = 5 * time.Second
+	maxCached       = 1024
+)
+
+// LocalFunc asks the runtime whether it already has an image, by canonical reference (name:tag or name@digest). digest
+// is the image's repository digest, platformOK whether it runs here. It is called from several goroutines.
+type LocalFunc func(ctx context.Context, ref string) (digest string, platformOK, found bool)
+
+// Options of a Resolver. The zero value asks registries anonymously.
+type Options struct {
+	Logins []Login
+	// Local lets a reference by digest be resolved without the network, and one by tag when RequirePull is
+	// false and its registry does not give it. nil means that the runtime has nothing.
+	Local LocalFunc
+	// RequirePull refuses local images for references by tag: the registry must answer.
+	RequirePull bool
+	// Timeout bounds one look-up, retries included. Default 30 s.
+	Timeout time.Duration
+	// CacheFor is how long an answer serves later callers. Default 5 s; negative keeps none. Failures are not
+	// kept.
+	CacheFor time.Duration
+	// OS and Architecture in Go's names; default linux and this machine's.
+	OS, Architecture string
+	// Transport replaces the network side, for certificates of one's own. The proxy variables
+	// (HTTPS_PROXY, NO_PROXY) are honoured by default.
+	Transport http.RoundTripper
+	UserAgent string
+}
+
+// Resolved is what a reference means.
+type Resolved struct {
+	Reference  string // as asked
+	Repository string // canonical name without tag: "docker.io/library/python"
+	Digest     string // "sha256:..." of the image or index
+	Pinned     string // Repository@Digest: what is checked, pulled, started and recorded
+	Local      bool   // from the runtime, without asking the registry
+}
+
+// Resolver resolves references. It is safe for concurrent use: callers that ask for the same image at the same time
+// share one look-up, and one that gives up does not disturb the others. Whoever makes one closes it.
+type Resolver struct {
+	local       LocalFunc
+	requirePull bool
+	timeout     time.Duration
+	cacheFor    time.Duration
+	logins      logins
+	registries  *registries
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // look-ups under way
+
+	mu      sync.Mutex
+	closed  bool
+	flights map[string]*flight
+	cache   map[string]cached
+}
+
+type cached struct {
+	Resolved
+	until time.Time
+}
+
+// flight is one look-up under way.
+type flight struct {
+	done    chan struct{} // closed when the result is there
+	cancel  context.CancelFunc
+	waiting int // callers; the last one to give up cancels
+	result  Resolved
+	err     error
+}
+
+// New makes a Resolver.
+func New(o Options) *Resolver {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.CacheFor == 0 {
+		o.CacheFor = defaultCacheFor
+	}
+	if o.OS == "" {
+		o.OS = "linux"
+	}
+	if o.Architecture == "" {
+		o.Architecture = runtime.GOARCH
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "v6node"
+	}
+	if o.Transport == nil {
+		o.Transport = newTransport()
+	}
+	r := &Resolver{
+		local: o.Local, requirePull: o.RequirePull, timeout: o.Timeout, cacheFor: o.CacheFor, logins: o.Logins,
+		flights: map[string]*flight{}, cache: map[string]cached{},
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	platform := v1.Platform{OS: o.OS, Architecture: o.Architecture}
+	r.registries = &registries{platform: platform, pullers: map[bool]*remote.Puller{}, fits: map[string]bool{},
+		options: func(loopback bool) []remote.Option {
+			return []remote.Option{
+				remote.WithTransport(guard{inner: o.Transport, loopback: loopback}),
+				remote.WithAuthFromKeychain(r.logins),
+				remote.WithPlatform(platform),
+				remote.WithUserAgent(o.UserAgent),
+				remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.2, Steps: 3}),
+				// Not the library's list: it retries 500 too, which registries answer to what they do not like.
+				remote.WithRetryStatusCodes(http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
+			}
+		}}
+	return r
+}
+
+// Close ends the look-ups under way and waits for them. It may be called more than once.
+func (r *Resolver) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.wg.Wait()
+	return nil
+}
+
+// Resolve finds the digest that ref means now, and makes sure that the image has a part for this platform. Errors are
+// *Error with one of the kinds, or ctx's own.
+func (r *Resolver) Resolve(ctx context.Context, ref string) (Resolved, error) {
+	if err := ctx.Err(); err != nil {
+		return Resolved{}, err
+	}
+	parsed, err := imageref.Parse(ref)
+	if err != nil {
+		return Resolved{}, &Error{Ref: short(ref), Kind: ErrInvalid, Cause: err}
+	}
+	f, hit := r.join(ctx, parsed)
+	if f == nil {
+		hit.Reference = ref
+		return hit, nil
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		r.leave(parsed.String(), f)
+		return Resolved{}, ctx.Err()
+	}
+	if f.err != nil {
+		return Resolved{}, f.err
+	}
+	result := f.result // shared with the other callers
+	result.Reference = ref
+	return result, nil
+}
+
+// join returns a cached answer (and no flight), or the flight to wait for, which it starts if there is none.
+func (r *Resolver) join(ctx context.Context, ref imageref.Reference) (*flight, Resolved) {
+	key := ref.String()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c, ok := r.cache[key]; ok && time.Now().Before(c.until) {
+		return nil, c.Resolved
+	}
+	if f := r.flights[key]; f != nil {
+		f.waiting++
+		return f, Resolved{}
+	}
+	f := &flight{done: make(chan struct{}), waiting: 1}
+	if r.closed {
+		f.err = &Error{Ref: key, Kind: ErrUnreachable, Cause: errClosed}
+		close(f.done)
+		return f, Resolved{}
+	}
+	// The look-up outlives the caller that started it, if others wait too.
+	fctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(r.ctx, cancel)
+	f.cancel = cancel
+	r.flights[key] = f
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		defer stop()
+		defer cancel()
+		result, err := r.resolve(fctx, ref)
+		if err != nil && r.ctx.Err() != nil {
+			err = &Error{Ref: key, Kind: ErrUnreachable, Cause: errClosed}
+		}
+		r.land(key, f, result, err)
+	}()
+	return f, Resolved{}
+}
+
+// leave gives up waiting.
+func (r *Resolver) leave(key string, f *flight) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.waiting--; f.waiting == 0 {
+		f.cancel()
+		if r.flights[key] == f { // whoever comes next starts afresh
+			delete(r.flights, key)
+		}
+	}
+}
+
+// land stores the result of a flight.
+func (r *Resolver) land(key string, f *flight, result Resolved, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flights[key] == f {
+		delete(r.flights, key)
+	}
+	f.result, f.err = result, err
+	close(f.done)
+	if err != nil || r.cacheFor < 0 {
+		return
+	}
+	now := time.Now()
+	if len(r.cache) >= maxCached {
+		for k, c := range r.cache {
+			if now.After(c.until) {
+				delete(r.cache, k)
+			}
+		}
+	}
+	if len(r.cache) < maxCached {
+		r.cache[key] = cached{result, now.Add(r.cacheFor)}
+	}
+}
+
+// resolve does the work of one flight.
+func (r *Resolver) resolve(ctx context.Context, ref imageref.Reference) (Resolved, error) {
+	if ref.Digest != "" {
+		if digest, fits, found := r.askLocal(ctx, ref); found && digest == ref.Digest {
+			return r.fromLocal(ref, digest, fits)
+		}
+	}
+	lookUp, cancel := context.WithTimeout(ctx, r.timeout)
+	digest, err := r.registries.lookUp(lookUp, ref)
+	cancel()
+	if err == nil {
+		return Resolved{Repository: ref.Name(), Digest: digest, Pinned: ref.Pin(digest)}, nil
+	}
+	if !r.requirePull && ref.Digest == "" && ctx.Err() == nil && mayUseLocal(err) {
+		if digest, fits, found := r.askLocal(ctx, ref); found {
+			return r.fromLocal(ref, digest, fits)
+		}
+	}
+	return Resolved{}, err
+}
+
+func (r *Resolver) askLocal(ctx context.Context, ref imageref.Reference) (digest string, fits, found bool) {
+	if r.local == nil {
+		return "", false, false
+	}
+	digest, fits, found = r.local(ctx, ref.String())
+	return digest, fits, found && imageref.IsDigest(digest)
+}
+
+func (r *Resolver) fromLocal(ref imageref.Reference, digest string, fits bool) (Resolved, error) {
+	if !fits {
+		return Resolved{}, r.registries.wrong(ref, []string{"another platform"})
+	}
+	return Resolved{Repository: ref.Name(), Digest: digest, Pinned: ref.Pin(digest), Local: true}, nil
+}
