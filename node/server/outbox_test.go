@@ -1,0 +1,137 @@
+package server
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/v6node/v6node/internal/socketio"
+)
+
+func raws(arg string) []json.RawMessage { return []json.RawMessage{json.RawMessage(arg)} }
+
+func drain(o *outbox) (out []item) {
+	for {
+		i, ok := o.take()
+		if !ok {
+			return out
+		}
+		out = append(out, i)
+	}
+}
+
+func TestTheOldestLogsAreDroppedAndCountedStatusesAreKept(t *testing.T) {
+	o := newOutbox()
+	line := strings.Repeat("x", 1000)
+	const n = 3 * maxLogBytes / 1000
+	for i := range n {
+		if i%100 == 0 {
+			o.putStatus(StatusChange{RunID: int64(i)})
+		}
+		o.putLog(LogChunk{RunID: int64(i), Log: line})
+	}
+	items := drain(o)
+	logs, statuses, bytes, last := 0, 0, 0, int64(0)
+	for _, i := range items {
+		if i.status != nil {
+			statuses++
+			continue
+		}
+		logs++
+		bytes += len(i.log.Log)
+		if i.log.RunID <= last {
+			t.Fatalf("log %d after %d", i.log.RunID, last)
+		}
+		last = i.log.RunID
+	}
+	if statuses != (n+99)/100 || bytes > maxLogBytes || bytes < maxLogBytes-1000 || last != n-1 {
+		t.Errorf("%d statuses, %d bytes of logs up to %d", statuses, bytes, last)
+	}
+	if lost := o.lost(); lost != n-logs || o.lost() != 0 {
+		t.Errorf("%d lost, %d kept of %d", lost, logs, n)
+	}
+}
+
+func TestStatusesAreBoundedToo(t *testing.T) {
+	o := newOutbox()
+	for i := range maxStatuses + 5 {
+		o.putStatus(StatusChange{RunID: int64(i)})
+	}
+	if items := drain(o); len(items) != maxStatuses || items[0].status.RunID != 5 || o.lost() != 5 {
+		t.Errorf("%d kept", len(items))
+	}
+}
+
+func TestALongLogIsSentInPiecesOfWholeRunes(t *testing.T) {
+	o := newOutbox()
+	text := strings.Repeat("ü€", 60_000)
+	o.putLog(LogChunk{RunID: 1, Log: text})
+	got := ""
+	for _, i := range drain(o) {
+		if len(i.log.Log) > logPiece || !utf8.ValidString(i.log.Log) {
+			t.Fatalf("a piece of %d bytes, valid %v", len(i.log.Log), utf8.ValidString(i.log.Log))
+		}
+		got += i.log.Log
+	}
+	if got != text {
+		t.Error("the pieces are not the whole")
+	}
+	o.putLog(LogChunk{Log: strings.Repeat("\xbf", 3*logPiece)}) // no rune begins anywhere
+	n := 0
+	for _, i := range drain(o) {
+		n += len(i.log.Log)
+	}
+	if n != 3*logPiece {
+		t.Errorf("%d bytes", n)
+	}
+}
+
+func TestWhatCouldNotBeSentStaysFirst(t *testing.T) {
+	o := newOutbox()
+	o.putStatus(StatusChange{RunID: 1})
+	o.putLog(LogChunk{RunID: 2, Log: "l"})
+	o.putInfo(json.RawMessage(`{"n":1}`))
+	for range 3 {
+		first, _ := o.take()
+		o.back(first)
+		again, _ := o.take()
+		if first.seq != again.seq {
+			t.Errorf("%+v came back as %+v", first, again)
+		}
+	}
+	o.putInfo(json.RawMessage(`{"n":1}`))
+	old, _ := o.take()
+	o.putInfo(json.RawMessage(`{"n":2}`))
+	o.back(old)
+	if i, _ := o.take(); string(i.info) != `{"n":2}` {
+		t.Errorf("an old node info replaces a newer one: %s", i.info)
+	}
+	if rest := drain(o); len(rest) != 0 {
+		t.Errorf("left: %+v", rest)
+	}
+}
+
+func FuzzDecodeEvent(f *testing.F) {
+	for _, s := range []string{
+		`{"id":1,"parent_id":null}`, `{"run_id":"5","parent_id":"None"}`, `{"collaboration_id":1}`,
+		`{"kill_list":[{"task_id":3,"run_id":5,"organization_id":2}],"collaboration_id":1,"node_id":6}`, `null`, `[]`, `"x"`, `{"id":1e99}`,
+	} {
+		f.Add(s)
+	}
+	self := &Identity{NodeID: 6, OrganizationID: 2, CollaborationID: 1}
+	f.Fuzz(func(t *testing.T, arg string) {
+		for _, name := range []string{"sync", "new_task", "status_update", "algorithm_status_change", "kill_containers"} {
+			e, err := decodeEvent(socketio.Event{Name: name, Args: raws(arg)}, self)
+			if err != nil || e == nil {
+				continue
+			}
+			if (e.Kind == Kill) != (e.Kill != nil) {
+				t.Fatalf("%s %s: %+v", name, arg, e)
+			}
+			if e.Kill != nil && (e.CollaborationID != self.CollaborationID || e.Kill.All == (len(e.Kill.Runs) > 0)) {
+				t.Fatalf("%s: %+v", arg, e.Kill)
+			}
+		}
+	})
+}
