@@ -1,16 +1,52 @@
-# v6node: targets for a checkout. `make bundle` needs Go; with gcc, pkg-config
-# and libseccomp-dev it builds runc as well, without them it borrows the host's.
+# v6node: targets for a checkout. Nothing but the Go toolchain is needed to
+# build; with gcc, pkg-config and libseccomp-dev `make bundle` also builds runc,
+# without them it borrows the host's.
 GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: all build bundle
+.PHONY: all build bundle algorithms demo test unit integration-test race bench lint clean
 
-all: build bundle
+all: build bundle algorithms
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/v6node
+	@command -v $(GO) >/dev/null || { echo "make: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }
+	$(GOBUILD) -o bin/ ./cmd/v6node ./cmd/v6node-cni
 
 # containerd, its shim, runc, the pause program and crictl, into bundle/.
 # Only what changed since the last time is built.
 bundle:
-	@command -v $(GO) >/dev/null || { echo "make bundle: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }
+	@command -v $(GO) >/dev/null || { echo "make: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }
 	@$(GO) -C internal/tools run ./bundle -repo "$(CURDIR)" -out "$(CURDIR)/bundle"
+
+# The static programs that demonstration, tests and benchmarks pack into images.
+algorithms:
+	$(GOBUILD) -o bundle/algorithms/ ./contrib/algorithms/...
+
+# Shows a federated analysis from end to end; needs root.
+demo: all
+	bin/v6node demo
+
+# Everything that decides whether a change lands; needs root.
+test: lint unit race integration-test
+
+unit:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+# Against real runtimes: the managed containerd and an external one.
+integration-test: all
+	$(GO) test -tags integration -timeout 20m -count=1 ./integration/... ./runtime/...
+
+bench: all
+	$(GO) run ./integration/bench
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags integration ./...
+
+clean:
+	rm -rf bin bundle

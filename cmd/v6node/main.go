@@ -1,14 +1,8 @@
 // Command v6node is a vantage6 node that speaks CRI.
 //
-// Exit codes:
-//
-//	0  all went well
-//	1  the command failed; standard error says why in one sentence
-//	2  the command line is wrong
-//	3  "v6node cni show": the network is not in effect
-//
 // When the environment has CNI_COMMAND the program is the CNI plugin instead,
-// reads nothing from its command line, and answers as the CNI specification says.
+// reads nothing from its command line, and answers as the CNI specification
+// says. Exit codes are in exitcode.go and docs/commands.md.
 package main
 
 import (
@@ -24,10 +18,8 @@ import (
 	"github.com/v6node/v6node/cni"
 )
 
-const (
-	exitUsage       = 2
-	exitNotInEffect = 3
-)
+// version is set by the linker in release builds.
+var version string
 
 func main() {
 	if os.Getenv("CNI_COMMAND") != "" {
@@ -38,7 +30,7 @@ func main() {
 	defer stop()
 	if err := newApp().RunContext(ctx, os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "v6node:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
 }
 
@@ -49,6 +41,8 @@ func newApp() *cli.App {
 		Version:              buildVersion(),
 		EnableBashCompletion: true,
 		Commands: []*cli.Command{
+			runCommand(),
+			demoCommand(),
 			cniCommand(),
 		},
 		OnUsageError: usageError,
@@ -61,6 +55,9 @@ func usageError(_ *cli.Context, err error, _ bool) error {
 }
 
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

@@ -24,6 +24,9 @@ type Database struct {
 	URI string
 	// Env is handed to the algorithm as <LABEL>_DB_PARAM_<KEY>.
 	Env map[string]string
+	// CopyPlace mounts a file where the reference node puts its copy,
+	// /mnt/data/<file name>, and not at /mnt/<label><suffix>.
+	CopyPlace bool
 }
 
 // Request is one database that a task names, with the parameters that the
@@ -58,9 +61,12 @@ func resolveDatabases(have []Database, wanted []Request) ([]source, error) {
 			}
 		}
 		if path, ok := LocalPath(s.db.URI); ok {
-			m, err := mountOf(s.db.Label, path)
+			m, err := mountOf(s.db, path)
 			if err != nil {
 				return nil, err
+			}
+			if slices.ContainsFunc(out, func(o source) bool { return o.mount != nil && o.mount.Container == m.Container }) {
+				return nil, fmt.Errorf("%w %q: another database of this task has a file of the same name: set mount_mode: ro for one of them", ErrDatabase, w.Label)
 			}
 			s.mount, s.uri = m, m.Container
 		}
@@ -81,9 +87,9 @@ func LocalPath(uri string) (string, bool) {
 	return "", false
 }
 
-// mountOf gives the read-only mount of a file (/mnt/<label><suffix>) or a
-// folder (/mnt/<label>).
-func mountOf(label, path string) (*Mount, error) {
+// mountOf gives the read-only mount of a file or folder.
+func mountOf(db Database, path string) (*Mount, error) {
+	label := db.Label
 	// The mount is made of the resolved path, so that a link swapped after
 	// this check cannot lead elsewhere.
 	real, err := filepath.EvalSymlinks(path)
@@ -100,6 +106,8 @@ func mountOf(label, path string) (*Mount, error) {
 	}
 	m := &Mount{Host: real, Container: "/mnt/" + label, ReadOnly: true}
 	switch {
+	case info.Mode().IsRegular() && db.CopyPlace:
+		m.Container = dataFolder + "/" + filepath.Base(path)
 	case info.Mode().IsRegular():
 		m.Container += filepath.Ext(path)
 	case !info.IsDir():

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -301,20 +303,38 @@ func (w *Run) Remove() error {
 	return nil
 }
 
-// ReleaseJob removes a job's shared scratch directory. The caller makes sure
-// that no run of the job is left on this node.
-func (r Root) ReleaseJob(jobID int64) error {
-	if err := os.RemoveAll(r.job(jobID)); err != nil {
-		return fmt.Errorf("remove the scratch of job %d: %w", jobID, err)
+// ReleaseJob removes a job's shared scratch directory if it is empty, or
+// whatever it holds when all is set. The caller makes sure that no run of the
+// job is in work on this node.
+func (r Root) ReleaseJob(jobID int64, all bool) error {
+	err := os.Remove(r.job(jobID))
+	if all {
+		err = os.RemoveAll(r.job(jobID))
 	}
-	return nil
+	if err == nil || errors.Is(err, fs.ErrNotExist) || (!all && errors.Is(err, unix.ENOTEMPTY)) {
+		return nil
+	}
+	return fmt.Errorf("remove the scratch of job %d: %w", jobID, err)
+}
+
+// IdleJobs lists the jobs whose scratch directory was last changed before the
+// given time.
+func (r Root) IdleJobs(before time.Time) ([]int64, error) {
+	all, err := ids(filepath.Join(r.Dir, "jobs"))
+	if err != nil {
+		return nil, err
+	}
+	var out []int64
+	for _, id := range all {
+		if info, err := os.Stat(r.job(id)); err == nil && info.ModTime().Before(before) {
+			out = append(out, id)
+		}
+	}
+	return out, nil
 }
 
 // RunIDs lists the runs that have a workspace.
 func (r Root) RunIDs() ([]int64, error) { return ids(filepath.Join(r.Dir, "runs")) }
-
-// JobIDs lists the jobs that have a scratch directory.
-func (r Root) JobIDs() ([]int64, error) { return ids(filepath.Join(r.Dir, "jobs")) }
 
 func ids(dir string) ([]int64, error) {
 	entries, err := os.ReadDir(dir)

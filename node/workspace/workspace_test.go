@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -229,12 +230,12 @@ func TestRemovingLeavesNothingAndMayBeRepeated(t *testing.T) {
 		if err := w.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		if err := root.ReleaseJob(spec.JobID); err != nil {
+		if err := root.ReleaseJob(spec.JobID, true); err != nil {
 			t.Fatal(err)
 		}
 	}
 	runs, _ := root.RunIDs()
-	jobs, _ := root.JobIDs()
+	jobs, _ := root.IdleJobs(time.Now().Add(time.Hour))
 	if len(runs)+len(jobs) != 0 {
 		t.Errorf("left runs %v and jobs %v", runs, jobs)
 	}

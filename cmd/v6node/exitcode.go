@@ -1,0 +1,41 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/v6node/v6node/node"
+	"github.com/v6node/v6node/node/boot"
+	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/server"
+)
+
+// The exit codes, documented in docs/commands.md. They are part of the
+// program's interface: scripts and service managers rely on them.
+const (
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotInEffect = 3
+	exitAPIKey      = 4
+	exitEncryption  = 5
+	exitRuntime     = 6
+	exitInUse       = 7
+)
+
+// exitCode is the one table from error to exit code.
+func exitCode(err error) int {
+	for _, row := range []struct {
+		is   error
+		code int
+	}{
+		{config.ErrInvalid, exitUsage},
+		{server.ErrBadAPIKey, exitAPIKey},
+		{node.ErrEncryption, exitEncryption},
+		{boot.ErrRuntime, exitRuntime},
+		{node.ErrStateInUse, exitInUse},
+	} {
+		if errors.Is(err, row.is) {
+			return row.code
+		}
+	}
+	return exitFailure
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/v6node/v6node/node/boot"
+	"github.com/v6node/v6node/node/config"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "run",
+		Usage: "run the node",
+		Description: `Connects to the vantage6 server that the configuration names, and runs each task
+that it offers in a sandbox beside the node's databases, until SIGINT or SIGTERM.
+
+Without --cri-endpoint the node starts and supervises a containerd of its own.
+Algorithms that run when the node stops go on, and its next start takes them over.
+
+Examples:
+   v6node run --config /etc/v6node/node.yaml
+   v6node run --config node.yaml --cri-endpoint unix:///run/containerd/containerd.sock
+   v6node run --config node.yaml --cri-endpoint unix:///var/run/crio/crio.sock`,
+		Flags: []cli.Flag{
+			&cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE` (the reference node's YAML is accepted)", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true},
+			&cli.StringFlag{Name: "cri-endpoint", Usage: "use the container runtime at `unix:///PATH`; overrides runtime.endpoint", EnvVars: []string{"CONTAINER_RUNTIME_ENDPOINT"}},
+			&cli.StringFlag{Name: "runtime-handler", Usage: "run algorithms with this `HANDLER` of the runtime; overrides runtime.handler"},
+			&cli.PathFlag{Name: "state-dir", Usage: "keep ledger, runs and images in `DIR`; overrides state_dir"},
+			&cli.PathFlag{Name: "bundle-dir", Usage: "find the managed containerd's programs in `DIR`", EnvVars: []string{"V6NODE_BUNDLE"}},
+			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn or error; overrides logging.level"},
+			&cli.StringFlag{Name: "log-format", Usage: "write the log as `FORMAT`: text or json"},
+		},
+		Action: runNode,
+	}
+}
+
+func runNode(c *cli.Context) error {
+	cfg, warnings, err := config.Load(c.Path("config"))
+	if err != nil {
+		return err
+	}
+	if err := override(cfg, c); err != nil {
+		return err
+	}
+	log := newLogger(cfg)
+	for _, w := range warnings {
+		log.Warn(w.String())
+	}
+	plugin, err := pluginExecutable(c)
+	if err != nil {
+		return err
+	}
+	return boot.Run(c.Context, boot.Options{
+		Config: cfg, Version: c.App.Version, Log: log, PluginBinary: plugin,
+		BundleDirs: boot.BundleDirs(c.Path("bundle-dir")),
+	})
+}
+
+// override lets the command line win over the file.
+func override(cfg *config.Config, c *cli.Context) error {
+	for flag, field := range map[string]*string{
+		"cri-endpoint": &cfg.Runtime.Endpoint, "runtime-handler": &cfg.Runtime.Handler, "state-dir": &cfg.StateDir,
+	} {
+		if c.IsSet(flag) {
+			*field = c.String(flag)
+		}
+	}
+	if c.IsSet("log-level") {
+		if err := cfg.LogLevel.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+			return cli.Exit(fmt.Sprintf("v6node: --log-level %q is not a level: use debug, info, warn or error", c.String("log-level")), exitUsage)
+		}
+	}
+	if c.IsSet("log-format") {
+		switch f := config.LogFormat(c.String("log-format")); f {
+		case config.LogText, config.LogJSON:
+			cfg.LogFormat = f
+		default:
+			return cli.Exit(fmt.Sprintf("v6node: --log-format %q is not a format: use text or json", f), exitUsage)
+		}
+	}
+	return nil
+}
+
+func newLogger(cfg *config.Config) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}

@@ -1,0 +1,162 @@
+// Package boot puts a node together from its configuration: state directory,
+// runtime (an existing one, or the managed containerd), session, engine. What
+// it makes it also ends, in the reverse order.
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/node"
+	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/runtime"
+	"github.com/v6node/v6node/runtime/embedded"
+)
+
+// ErrRuntime marks a container runtime that cannot be used.
+var ErrRuntime = errors.New("the container runtime cannot be used")
+
+// endTime bounds what is done after the node was asked to stop.
+const endTime = 30 * time.Second
+
+// Options come from the command line.
+type Options struct {
+	Config *config.Config
+	// Version goes into the User-Agent.
+	Version string
+	// BundleDirs are where the managed containerd's programs may be.
+	BundleDirs []string
+	// PluginBinary is the CNI plugin for the managed containerd.
+	PluginBinary string
+	Log          *slog.Logger
+	// Ready, if not nil, is called once the node is connected to its runtime.
+	Ready func(endpoint string)
+}
+
+// Run runs a node until ctx ends.
+func Run(ctx context.Context, o Options) (err error) {
+	cfg := o.Config
+	state, err := node.OpenState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+
+	api, err := server.NewV4(server.Config{
+		URL: cfg.Server.URL, Port: cfg.Server.Port, APIPath: cfg.Server.APIPath, CAFile: cfg.Server.CAFile,
+		APIKey: cfg.APIKey.Reveal(), PollInterval: cfg.PollInterval, Version: o.Version, Log: o.Log,
+	})
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+
+	// Supervision outlives the node's own end, which still needs the runtime.
+	supervised, release := context.WithCancel(context.WithoutCancel(ctx))
+	var g errgroup.Group
+	defer func() {
+		release()
+		err = errors.Join(err, g.Wait())
+	}()
+	endpoint := cfg.Runtime.Endpoint
+	if endpoint == "" {
+		managed, startErr := startManaged(ctx, o)
+		if startErr != nil {
+			return startErr
+		}
+		g.Go(func() error { return managed.Run(supervised) })
+		defer func() { err = errors.Join(err, endManaged(o.Log, managed)) }()
+		endpoint = managed.Endpoint()
+	}
+	rt, err := runtime.Dial(ctx, endpoint, runtime.Options{Log: o.Log})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRuntime, err)
+	}
+	defer func() { err = errors.Join(err, rt.Close()) }()
+	info := rt.Info()
+	o.Log.InfoContext(ctx, "connected to the container runtime", "endpoint", endpoint, "name", info.Name, "version", info.Version,
+		"cgroup_driver", info.CgroupDriver, "cgroup_version", info.CgroupVersion)
+	if o.Ready != nil {
+		o.Ready(endpoint)
+	}
+
+	resolver := newResolver(cfg, rt, o.Version)
+	defer func() { err = errors.Join(err, resolver.Close()) }()
+	n, err := node.New(node.Options{
+		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Resolver: resolver,
+		Engine: engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, o.Log),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	return n.Run(ctx)
+}
+
+func startManaged(ctx context.Context, o Options) (*embedded.Containerd, error) {
+	bundle, err := embedded.FindBundle(o.BundleDirs...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRuntime, err)
+	}
+	began := time.Now()
+	d, err := embedded.Start(ctx, embedded.Config{
+		Root:   filepath.Join(o.Config.StateDir, "containerd"),
+		State:  filepath.Join(o.Config.StateDir, "containerd-state"),
+		Bundle: bundle, PluginBinary: o.PluginBinary,
+		CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName,
+		Log: o.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRuntime, err)
+	}
+	o.Log.InfoContext(ctx, "the node's own containerd is ready", "took", time.Since(began).Round(time.Millisecond))
+	return d, nil
+}
+
+// endManaged stops the managed containerd if no sandbox lives, else leaves it
+// to the next start.
+func endManaged(log *slog.Logger, d *embedded.Containerd) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	stopped, err := d.Stop(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("stop the node's own containerd: %w", err), d.Detach())
+	}
+	if !stopped {
+		log.Info("algorithms still run: the node's own containerd stays, and the next start of the node takes them over")
+		return d.Detach()
+	}
+	return nil
+}
+
+// BundleDirs are the places where an installation or a checkout keeps the
+// managed containerd's programs, the most specific first.
+func BundleDirs(named string) []string {
+	dirs := []string{named}
+	if exe, err := os.Executable(); err == nil {
+		bin := filepath.Dir(exe)
+		dirs = append(dirs, filepath.Join(bin, "..", "libexec", "v6node"), filepath.Join(bin, "..", "bundle"))
+	}
+	return append(dirs, "/usr/libexec/v6node", "/usr/local/libexec/v6node")
+}
+
+func newResolver(cfg *config.Config, rt *runtime.Client, version string) *image.Resolver {
+	logins := make([]image.Login, len(cfg.Registries))
+	for i, r := range cfg.Registries {
+		logins[i] = image.Login{Registry: r.Registry, Username: r.Username, Password: r.Password.Reveal()}
+	}
+	return image.New(image.Options{
+		Logins: logins, Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + version,
+	})
+}

@@ -1,0 +1,154 @@
+package node
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/proxy/e2e"
+)
+
+// deliver sends a run's final status with its result and log, and repeats it
+// until the server has acknowledged. It returns an error only when ctx ends.
+func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
+	log := n.log.With("run", rec.RunID)
+	retry := backoff.New(backoff.Server)
+	for {
+		err := n.send(ctx, rec)
+		switch {
+		case err == nil:
+			log.InfoContext(ctx, "result delivered", "status", rec.Status, "after", time.Since(rec.FinishedAt).Round(time.Millisecond))
+		case errors.Is(err, server.ErrAlreadyFinished):
+			// Our own earlier PATCH whose reply was lost, or a kill.
+			log.InfoContext(ctx, "the server has this run as finished already", "status", rec.Status)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			again, wait := server.Retryable(err)
+			if !again && rec.Reason != string(ReasonUndelivered) {
+				log.ErrorContext(ctx, "the result cannot be delivered, reporting that instead", "error", err)
+				changed, writeErr := n.undeliverable(rec, err)
+				if writeErr == nil {
+					rec = changed
+					continue
+				}
+				err = errors.Join(err, writeErr)
+			}
+			wait = max(wait, retry.Next())
+			log.WarnContext(ctx, "the result could not be delivered, trying again", "error", err, "wait", wait)
+			if err := backoff.Sleep(ctx, wait); err != nil {
+				return err
+			}
+			continue
+		}
+		n.emitStatus(rec.RunID, server.Status(rec.Status))
+		_, err = n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
+			r.State, r.DeliveredAt = ledger.Delivered, time.Now().UTC()
+			return nil
+		})
+		if err != nil {
+			log.ErrorContext(ctx, "the delivery could not be written down; it is repeated after a restart, which is harmless", "error", err)
+		}
+		return nil
+	}
+}
+
+// undeliverable replaces a run's outcome by the report that its result cannot
+// be delivered.
+func (n *Node) undeliverable(rec *ledger.Record, why error) (*ledger.Record, error) {
+	return n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
+		r.Reason, r.Status, r.HasOutput = string(ReasonUndelivered), string(statusOf[ReasonUndelivered]), false
+		r.Message = fmt.Sprintf("the result cannot be delivered: %v", why)
+		return nil
+	})
+}
+
+// send makes the one final PATCH.
+func (n *Node) send(ctx context.Context, rec *ledger.Record) error {
+	ws := n.files.Open(rec.RunID)
+	f := server.Final{Status: server.Status(rec.Status), FinishedAt: rec.FinishedAt, Log: n.finalLog(ws.LogFile(), rec.Message)}
+	if !rec.HasOutput {
+		return n.api.Finish(ctx, rec.RunID, f)
+	}
+	out, size, err := ws.Output()
+	if err != nil {
+		return fmt.Errorf("read the result again: %w", err)
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	enc, err := n.resultEncoding(ctx, rec.InitOrganizationID)
+	if err != nil {
+		return err
+	}
+	return n.api.FinishFrom(ctx, rec.RunID, f, enc.length(size), func() (io.ReadCloser, error) {
+		out, _, err := ws.Output()
+		if err != nil {
+			return nil, err
+		}
+		return encoding(out, enc.writer), nil
+	})
+}
+
+// resultEncoding is the form in which a result travels.
+type resultEncoding struct {
+	length func(plain int64) int64
+	writer func(io.Writer) (io.WriteCloser, error)
+}
+
+// resultEncoding gives the form that the initiating organization can read:
+// encrypted for it, or plain base64.
+func (n *Node) resultEncoding(ctx context.Context, organization int64) (*resultEncoding, error) {
+	if n.key == nil {
+		return &resultEncoding{
+			length: func(plain int64) int64 { return (plain + 2) / 3 * 4 },
+			writer: func(w io.Writer) (io.WriteCloser, error) {
+				return base64.NewEncoder(base64.StdEncoding, w), nil
+			},
+		}, nil
+	}
+	b64, err := n.api.OrganizationKey(ctx, organization)
+	if err != nil {
+		return nil, fmt.Errorf("get the public key of organization %d: %w", organization, err)
+	}
+	key, err := e2e.ParsePublicKey(b64)
+	if err != nil {
+		return nil, fmt.Errorf("the public key of organization %d cannot be used, so its result cannot be encrypted: %w", organization, err)
+	}
+	return &resultEncoding{length: key.EncryptedLen, writer: key.NewEncrypter}, nil
+}
+
+// encoding reads a file through an encoder. Closing it ends the encoder's
+// goroutine and closes the file.
+func encoding(f io.ReadCloser, encoder func(io.Writer) (io.WriteCloser, error)) io.ReadCloser {
+	pr, pw := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w, err := encoder(pw)
+		if err == nil {
+			_, err = io.Copy(w, f)
+			err = errors.Join(err, w.Close())
+		}
+		_ = pw.CloseWithError(err) // never fails
+	}()
+	return &encodingReader{PipeReader: pr, file: f, done: done}
+}
+
+type encodingReader struct {
+	*io.PipeReader
+	file io.Closer
+	done <-chan struct{}
+}
+
+func (r *encodingReader) Close() error {
+	err := r.PipeReader.Close()
+	<-r.done
+	return errors.Join(err, r.file.Close())
+}

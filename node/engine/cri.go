@@ -1,0 +1,322 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/proxy"
+	"github.com/v6node/v6node/runtime"
+)
+
+// Labels of everything that this engine makes, for re-adoption and for crictl.
+const (
+	LabelNode    = "ai.vantage6.node"
+	LabelRun     = "ai.vantage6.run"
+	LabelTask    = "ai.vantage6.task"
+	LabelJob     = "ai.vantage6.job"
+	LabelOrg     = "ai.vantage6.organization"
+	LabelAttempt = "ai.vantage6.attempt"
+)
+
+// Namespace is the pod namespace that crictl shows.
+const Namespace = "vantage6"
+
+// containerName is the one container of a sandbox.
+const containerName = "algorithm"
+
+// CRI runs algorithms in sandboxes of a CRI runtime.
+type CRI struct {
+	rt       *runtime.Client
+	watcher  *runtime.Watcher
+	instance string
+	handler  string
+	log      *slog.Logger
+
+	// Gateways outlive the calls that open them: they end at Remove, or all
+	// together when Run returns.
+	mu       sync.Mutex
+	closed   bool
+	gateways map[int64]*gateway
+}
+
+type gateway struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewCRI makes an engine on a connected runtime. instance names this node
+// among all nodes that share the runtime; it is a short DNS label.
+func NewCRI(rt *runtime.Client, instance, handler string, log *slog.Logger) *CRI {
+	return &CRI{
+		rt: rt, instance: instance, handler: handler, log: log,
+		watcher:  runtime.NewWatcher(rt, map[string]string{LabelNode: instance}, runtime.WatchOptions{}),
+		gateways: make(map[int64]*gateway),
+	}
+}
+
+// Run watches the runtime until ctx ends, then closes every gateway and
+// returns when the last request is answered or cut.
+func (e *CRI) Run(ctx context.Context) error {
+	err := e.watcher.Run(ctx)
+	e.mu.Lock()
+	e.closed = true
+	open := slices.Collect(maps.Values(e.gateways))
+	e.mu.Unlock()
+	for _, g := range open {
+		g.cancel()
+	}
+	for _, g := range open {
+		<-g.done
+	}
+	return err
+}
+
+func (e *CRI) labels(s *Spec) map[string]string {
+	return map[string]string{
+		LabelNode:    e.instance,
+		LabelRun:     strconv.FormatInt(s.RunID, 10),
+		LabelTask:    strconv.FormatInt(s.TaskID, 10),
+		LabelJob:     strconv.FormatInt(s.JobID, 10),
+		LabelOrg:     strconv.FormatInt(s.OrganizationID, 10),
+		LabelAttempt: strconv.FormatUint(uint64(s.Attempt), 10),
+	}
+}
+
+func (e *CRI) cgroup(runID int64) *runtime.Cgroup {
+	return e.rt.Cgroup(e.instance, "run"+strconv.FormatInt(runID, 10))
+}
+
+func (e *CRI) sandboxSpec(s *Spec) *runtime.SandboxSpec {
+	run := strconv.FormatInt(s.RunID, 10)
+	return &runtime.SandboxSpec{
+		Name:           "run-" + run,
+		Namespace:      Namespace,
+		UID:            e.instance + "-" + run,
+		Attempt:        s.Attempt,
+		Hostname:       "run-" + run,
+		Labels:         e.labels(s),
+		LogDirectory:   s.LogDir,
+		CgroupParent:   e.cgroup(s.RunID).Parent(),
+		RuntimeHandler: e.handler,
+		Resources:      s.Resources,
+	}
+}
+
+// Open implements Engine.
+func (e *CRI) Open(ctx context.Context, s *Spec) (_ string, err error) {
+	cg := e.cgroup(s.RunID)
+	// What was begun is undone even when the caller has given up.
+	undo := context.WithoutCancel(ctx)
+	if err := cg.Create(s.Resources); err != nil {
+		return "", errors.Join(fmt.Errorf("make the cgroup of run %d: %w", s.RunID, err), cg.Remove(undo))
+	}
+	id, err := e.rt.RunSandbox(ctx, e.sandboxSpec(s))
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("start the sandbox of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
+	}
+	ns, err := e.netns(ctx, id)
+	if err == nil {
+		err = errors.Join(asNetwork(ns.Verify()), ns.Close())
+	}
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("check the sandbox's network of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
+	}
+	return id, nil
+}
+
+// asNetwork marks a refused network, whatever is wrong with it.
+func asNetwork(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNetwork, err)
+}
+
+func (e *CRI) netns(ctx context.Context, sandboxID string) (*cni.Netns, error) {
+	sb, err := e.rt.SandboxStatus(ctx, sandboxID)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the sandbox's network namespace: %w", err)
+	}
+	if sb.NetNS == "" {
+		return nil, fmt.Errorf("%w: the runtime names no network namespace for the sandbox", ErrNetwork)
+	}
+	ns, err := cni.OpenNetns(sb.NetNS)
+	if err != nil {
+		return nil, asNetwork(err)
+	}
+	return ns, nil
+}
+
+// Gateway implements Engine.
+func (e *CRI) Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler) error {
+	ns, err := e.netns(ctx, sandboxID)
+	if err != nil {
+		return fmt.Errorf("open the gateway of run %d: %w", runID, err)
+	}
+	l, err := ns.Listen(net.JoinHostPort(ProxyAddress, strconv.Itoa(port)))
+	if err := errors.Join(err, ns.Close()); err != nil {
+		if l != nil {
+			_ = l.Close()
+		}
+		return fmt.Errorf("open the gateway of run %d: %w", runID, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errors.Join(fmt.Errorf("open the gateway of run %d: the engine has ended", runID), l.Close())
+	}
+	if _, ok := e.gateways[runID]; ok {
+		return errors.Join(fmt.Errorf("open the gateway of run %d: it is open already", runID), l.Close())
+	}
+	serve, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	g := &gateway{cancel: cancel, done: make(chan struct{})}
+	e.gateways[runID] = g
+	go func() {
+		defer close(g.done)
+		if err := proxy.Serve(serve, l, h); err != nil && serve.Err() == nil {
+			e.log.Error("the gateway of a run failed", "run", runID, "error", err)
+		}
+	}()
+	return nil
+}
+
+func (e *CRI) closeGateway(runID int64) {
+	e.mu.Lock()
+	g := e.gateways[runID]
+	delete(e.gateways, runID)
+	e.mu.Unlock()
+	if g != nil {
+		g.cancel()
+		<-g.done
+	}
+}
+
+// Create implements Engine.
+func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, error) {
+	id, err := e.rt.CreateContainer(ctx, sandboxID, &runtime.ContainerSpec{
+		Name:      containerName,
+		Attempt:   s.Attempt,
+		Image:     s.Image,
+		Env:       s.Env,
+		Mounts:    s.Mounts,
+		LogPath:   s.LogName,
+		Labels:    e.labels(s),
+		Resources: s.Resources,
+	}, e.sandboxSpec(s))
+	if err != nil {
+		return "", fmt.Errorf("create the container of run %d: %w", s.RunID, err)
+	}
+	return id, nil
+}
+
+// Start implements Engine.
+func (e *CRI) Start(ctx context.Context, containerID string) error {
+	if err := e.rt.StartContainer(ctx, containerID); err != nil {
+		return fmt.Errorf("start container %s: %w", containerID, err)
+	}
+	return nil
+}
+
+// Wait implements Engine.
+func (e *CRI) Wait(ctx context.Context, runID int64, containerID string) (*Exit, error) {
+	c, err := e.watcher.Wait(ctx, containerID)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return nil, fmt.Errorf("run %d: %w", runID, ErrVanished)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wait for run %d: %w", runID, err)
+	}
+	out := &Exit{Code: c.ExitCode, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt, OOMKilled: c.Reason == "OOMKilled"}
+	cg := e.cgroup(runID)
+	// The kernel's own count tells of killed children too; where it cannot be
+	// read the runtime's word stands.
+	if kills, err := cg.OOMKills(); err == nil {
+		out.OOMKilled = out.OOMKilled || kills > 0
+	}
+	if peak, err := cg.PeakMemory(); err == nil {
+		out.PeakMemory = peak
+	}
+	return out, nil
+}
+
+// Stop implements Engine.
+func (e *CRI) Stop(ctx context.Context, containerID string, grace time.Duration) error {
+	if err := e.rt.StopContainer(ctx, containerID, grace); err != nil && !errors.Is(err, runtime.ErrNotFound) {
+		return fmt.Errorf("stop container %s: %w", containerID, err)
+	}
+	return nil
+}
+
+// Remove implements Engine.
+func (e *CRI) Remove(ctx context.Context, runID int64) error {
+	e.closeGateway(runID)
+	mine := map[string]string{LabelNode: e.instance, LabelRun: strconv.FormatInt(runID, 10)}
+	found, err := e.rt.ListSandboxes(ctx, mine)
+	if err != nil {
+		return fmt.Errorf("list the sandboxes of run %d: %w", runID, err)
+	}
+	var g errgroup.Group
+	for _, sb := range found {
+		g.Go(func() error {
+			// Removing a sandbox removes its containers.
+			if err := e.rt.StopSandbox(ctx, sb.ID); err != nil {
+				return fmt.Errorf("stop sandbox %s: %w", sb.ID, err)
+			}
+			if err := e.rt.RemoveSandbox(ctx, sb.ID); err != nil {
+				return fmt.Errorf("remove sandbox %s: %w", sb.ID, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("clean up after run %d: %w", runID, err)
+	}
+	if err := e.cgroup(runID).Remove(ctx); err != nil {
+		return fmt.Errorf("remove the cgroup of run %d: %w", runID, err)
+	}
+	return nil
+}
+
+// List implements Engine.
+func (e *CRI) List(ctx context.Context) ([]Living, error) {
+	mine := map[string]string{LabelNode: e.instance}
+	sandboxes, err := e.rt.ListSandboxes(ctx, mine)
+	if err != nil {
+		return nil, fmt.Errorf("list this node's sandboxes: %w", err)
+	}
+	containers, err := e.rt.ListContainers(ctx, mine)
+	if err != nil {
+		return nil, fmt.Errorf("list this node's containers: %w", err)
+	}
+	in := make(map[string]*runtime.Container, len(containers))
+	for _, c := range containers {
+		in[c.SandboxID] = c
+	}
+	var out []Living
+	for _, sb := range sandboxes {
+		run, err := strconv.ParseInt(sb.Labels[LabelRun], 10, 64)
+		if err != nil {
+			continue // labelled by somebody else's hand
+		}
+		l := Living{RunID: run, Attempt: sb.Attempt, SandboxID: sb.ID, Ready: sb.Ready}
+		if c := in[sb.ID]; c != nil {
+			l.ContainerID = c.ID
+			l.Started = c.State == runtime.StateRunning || c.State == runtime.StateExited
+			l.Exited = c.State == runtime.StateExited
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}

@@ -1,0 +1,343 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/policy"
+	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/node/workspace"
+	"github.com/v6node/v6node/proxy"
+	"github.com/v6node/v6node/runtime"
+)
+
+// finishTime bounds what is done for a run after its own context has ended:
+// stopping it and undoing what was begun.
+const finishTime = time.Minute
+
+// drive takes a run from its record to its end: the algorithm is executed, the
+// outcome is written down, delivered, and everything of the run removed.
+func (n *Node) drive(own, ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) {
+	log := n.log.With("run", a.id, "task", a.taskID)
+	log.InfoContext(ctx, "run received", "image", r.Image, "organization", r.InitOrganizationID)
+	out, err := n.execute(ctx, a, rec, r)
+	n.conclude(own, ctx, a, out, err)
+}
+
+// conclude is the second half of every run's life, however its first half
+// ended: it decides the outcome, keeps it, delivers it and cleans. From here on
+// the run belongs to the node: a kill that comes now changes nothing any more.
+func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, err error) {
+	switch {
+	case killed(ctx):
+		out = &outcome{reason: ReasonKilled, message: "the run was killed at the server's request"}
+	case own.Err() != nil:
+		// The node stops. A started algorithm goes on without us; anything
+		// less is begun anew by the next start.
+		return
+	case err != nil:
+		o := classify(err)
+		out = &o
+	}
+	rec, err := n.ledger.Update(a.id, func(r *ledger.Record) error {
+		if r.State.Final() {
+			return nil // decided before a restart
+		}
+		r.State = ledger.Exited
+		r.Reason, r.Status = string(out.reason), string(statusOf[out.reason])
+		r.Message, r.ExitCode, r.HasOutput = out.message, out.exitCode, out.output
+		r.FinishedAt = time.Now().UTC()
+		return nil
+	})
+	if err != nil {
+		// Without the outcome on disk nothing may be told to the server: the
+		// next start finds the run as it was and decides again.
+		n.log.ErrorContext(own, "the outcome of a run could not be written down; free space in the state directory and restart the node", "run", a.id, "error", err)
+		return
+	}
+	n.settle(own, rec)
+}
+
+// settle delivers a decided run and removes what is left of it.
+func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
+	if rec.State == ledger.Exited {
+		if err := n.deliver(ctx, rec); err != nil {
+			return // ctx has ended; the next start goes on
+		}
+	}
+	if err := n.clean(ctx, rec); err != nil {
+		n.log.WarnContext(ctx, "a run's remains are left for the next start", "run", rec.RunID, "error", err)
+	}
+}
+
+// execute prepares and runs the algorithm and judges its end. It leaves what
+// it made to clean.
+func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
+	if err := n.possible(r); err != nil {
+		return nil, err
+	}
+	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
+		l.State = ledger.Preparing
+		l.Attempt++
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write down that the run begins: %w", err)
+	}
+	p, err := n.prepare(ctx, a, rec, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.start(ctx, a, p); err != nil {
+		return nil, err
+	}
+	return n.attend(ctx, a, p.container)
+}
+
+// prepared is a run whose container exists.
+type prepared struct {
+	pinned, sandbox, container string
+}
+
+// prepare does everything up to a created container, side by side where one
+// step does not need the other.
+func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*prepared, error) {
+	input, err := n.decodeInput(r)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := n.files.Prepare(n.workspaceSpec(r, input))
+	if err != nil {
+		return nil, err
+	}
+	spec := n.engineSpec(rec, ws)
+	var p prepared
+	var token string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { token, err = n.register(gctx, r); return err })
+	g.Go(func() (err error) { p.pinned, err = n.ensureImage(gctx, r); return err })
+	g.Go(func() (err error) {
+		p.sandbox, err = n.engine.Open(gctx, spec)
+		return asStart(gctx, err)
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := ws.WriteToken(token); err != nil {
+		return nil, err
+	}
+	spec.Image = p.pinned
+	g, gctx = errgroup.WithContext(ctx)
+	g.Go(func() error { return n.openGateway(gctx, rec, p.sandbox, token) })
+	g.Go(func() (err error) {
+		p.container, err = n.engine.Create(gctx, spec, p.sandbox)
+		return asStart(gctx, err)
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// start starts the created container. The ledger knows of it before the
+// runtime does.
+func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
+	if _, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
+		l.State = ledger.Starting
+		l.Pinned, l.SandboxID, l.ContainerID = p.pinned, p.sandbox, p.container
+		l.StartedAt = time.Now().UTC()
+		return nil
+	}); err != nil {
+		return fmt.Errorf("write down that the algorithm starts: %w", err)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // a kill that came in time
+	}
+	// A start under way is not given up half-way: its result is wanted.
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+	defer cancel()
+	return asStart(ctx, n.engine.Start(whole, p.container))
+}
+
+// attend watches a started container to its end, tells the server that it is
+// active, ships its log and judges what it leaves.
+func (n *Node) attend(ctx context.Context, a *activeRun, container string) (*outcome, error) {
+	ws := n.files.Open(a.id)
+	alive, ended := context.WithCancel(ctx)
+	defer ended()
+	var side errgroup.Group
+	side.Go(func() error { n.tellActive(alive, a); return nil })
+	if n.cfg.ShareAlgorithmLogs {
+		side.Go(func() error {
+			if err := n.shipLog(alive, a, ws.LogFile()); err != nil {
+				n.log.WarnContext(ctx, "the log could not be sent while the algorithm runs", "run", a.id, "error", err)
+			}
+			return nil
+		})
+	}
+	exit, err := n.engine.Wait(ctx, a.id, container)
+	if err != nil && killed(ctx) {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.StopGrace+finishTime)
+		err = errors.Join(err, n.engine.Stop(stop, container, n.cfg.StopGrace))
+		cancel()
+	}
+	ended()
+	_ = side.Wait() // they report by themselves
+	if err != nil {
+		return nil, err
+	}
+	f, size, outErr := ws.Output()
+	if f != nil {
+		outErr = errors.Join(outErr, f.Close())
+	}
+	out := judge(exit, size, n.cfg.Limits.OutputSize, outErr)
+	n.log.InfoContext(ctx, "algorithm ended", "run", a.id, "exit_code", exit.Code, "outcome", string(out.reason),
+		"ran", exit.FinishedAt.Sub(exit.StartedAt).Round(time.Millisecond), "output_bytes", size, "peak_memory", exit.PeakMemory)
+	return &out, nil
+}
+
+// tellActive tells server and collaboration that the algorithm runs.
+func (n *Node) tellActive(ctx context.Context, a *activeRun) {
+	err := n.api.MarkActive(ctx, a.id)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, server.ErrAlreadyFinished) {
+		n.log.WarnContext(ctx, "the server was not told that a run is active", "run", a.id, "error", err)
+	}
+	n.emitStatus(a.id, server.StatusActive)
+}
+
+func (n *Node) emitStatus(runID int64, s server.Status) {
+	rec, err := n.ledger.Get(runID)
+	if err != nil {
+		return // it tells only sooner what the server's REST interface tells too
+	}
+	n.api.EmitStatus(server.StatusChange{RunID: rec.RunID, TaskID: rec.TaskID, ParentID: rec.ParentID, Status: s})
+}
+
+// register tells the server that the run has begun and gets its token.
+func (n *Node) register(ctx context.Context, r *server.Run) (string, error) {
+	err := n.api.MarkStarted(ctx, r.ID, time.Now())
+	if err != nil {
+		return "", fmt.Errorf("tell the server that the run begins: %w", err)
+	}
+	token, err := n.api.ContainerToken(ctx, r.TaskID, r.Image)
+	if err != nil {
+		return "", fmt.Errorf("get the algorithm's token: %w", err)
+	}
+	return token, nil
+}
+
+// possible refuses at once what no digest could make allowed.
+func (n *Node) possible(r *server.Run) error {
+	if d := n.policy.Possible(n.policyRequest(r, "")); !d.Allowed {
+		return refuse(ReasonPolicy, errors.New(d.Reason))
+	}
+	return nil
+}
+
+func (n *Node) policyRequest(r *server.Run, digest string) policy.Request {
+	return policy.Request{Image: r.Image, Digest: digest, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID}
+}
+
+// ensureImage resolves the image once, decides on the digest, and fetches it
+// where the runtime lacks it. What it returns names exactly that digest.
+func (n *Node) ensureImage(ctx context.Context, r *server.Run) (string, error) {
+	resolved, err := n.resolver.Resolve(ctx, r.Image)
+	if err != nil {
+		return "", err
+	}
+	if d := n.policy.Check(n.policyRequest(r, resolved.Digest)); !d.Allowed {
+		return "", refuse(ReasonPolicy, errors.New(d.Reason))
+	}
+	if _, err := n.images.Image(ctx, resolved.Pinned); err == nil && !n.policy.RequirePull() {
+		return resolved.Pinned, nil
+	} else if err != nil && !errors.Is(err, runtime.ErrImageNotFound) {
+		return "", fmt.Errorf("look for the image %s: %w", resolved.Pinned, err)
+	}
+	began := time.Now()
+	img, err := n.images.PullImage(ctx, resolved.Pinned, n.resolver.Auth(r.Image), runtime.PullOptions{})
+	if err != nil {
+		return "", fmt.Errorf("fetch the image %s: %w", resolved.Pinned, err)
+	}
+	n.log.InfoContext(ctx, "image fetched", "run", r.ID, "image", resolved.Pinned, "bytes", img.Size, "took", time.Since(began).Round(time.Millisecond))
+	return resolved.Pinned, nil
+}
+
+// openGateway serves the run's own view of the server inside its sandbox.
+func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, token string) error {
+	base, client := n.api.Upstream()
+	api, err := proxy.New(proxy.Config{
+		Upstream: &proxy.Upstream{Base: base, HTTP: client},
+		Run: proxy.Run{
+			RunID: rec.RunID, TaskID: rec.TaskID, NodeID: n.identity.NodeID,
+			OrganizationID: rec.OrganizationID, CollaborationID: rec.CollaborationID, Token: token,
+		},
+		Key: n.key, Keys: n.keys, Tasks: n.hub, Log: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("make the proxy: %w", err)
+	}
+	return asStart(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api))
+}
+
+// asStart marks what the engine could not do, unless a more exact reason or
+// the end of the run's context explains it.
+func asStart(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, engine.ErrNetwork) ||
+		errors.Is(err, runtime.ErrImageNotFound) || errors.Is(err, runtime.ErrWrongPlatform) {
+		return err
+	}
+	return refuse(ReasonStart, err)
+}
+
+func (n *Node) workspaceSpec(r *server.Run, input []byte) *workspace.Spec {
+	s := &workspace.Spec{
+		RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, NodeID: n.identity.NodeID, CollaborationID: r.CollaborationID,
+		Input: input, AlgorithmEnv: n.cfg.AlgorithmEnv, RunContext: n.cfg.RunContextFile,
+		ProxyHost: engine.ProxyHost, ProxyAddress: engine.ProxyAddress, ProxyPort: n.cfg.Proxy.Port,
+		TmpfsSize: n.cfg.Limits.TmpfsSize,
+	}
+	for _, d := range n.cfg.Databases {
+		s.Databases = append(s.Databases, workspace.Database{Label: d.Label, Type: d.Type, URI: d.URI, Env: d.Env, CopyPlace: d.MountMode == config.MountCopy})
+	}
+	for _, d := range r.Databases {
+		s.Requested = append(s.Requested, workspace.Request{Label: d.Label, Parameters: d.Parameters})
+	}
+	return s
+}
+
+func (n *Node) engineSpec(rec *ledger.Record, ws *workspace.Run) *engine.Spec {
+	s := &engine.Spec{
+		RunID: rec.RunID, TaskID: rec.TaskID, JobID: rec.JobID, OrganizationID: rec.OrganizationID, Attempt: rec.Attempt,
+		LogDir: ws.LogDir(), LogName: workspace.LogName, Resources: resources(n.cfg.Limits),
+	}
+	for _, v := range ws.Env {
+		s.Env = append(s.Env, runtime.EnvVar{Name: v.Name, Value: v.Value})
+	}
+	for _, m := range ws.Mounts {
+		s.Mounts = append(s.Mounts, runtime.Mount{HostPath: m.Host, ContainerPath: m.Container, ReadOnly: m.ReadOnly})
+	}
+	return s
+}
+
+// cpuPeriod is the period of the CPU quota, in microseconds.
+const cpuPeriod = 100_000
+
+// resources turns the configured limits into what the runtime is told.
+func resources(l config.Limits) runtime.Resources {
+	r := runtime.Resources{
+		MemoryLimit: l.Memory, MemorySwap: max(l.MemorySwap, 0), MemoryReservation: l.MemoryReservation,
+		CPUShares: l.CPUShares, CpusetCpus: l.CpusetCpus, CpusetMems: l.CpusetMems, PidsLimit: l.Pids,
+	}
+	if l.CPUs > 0 {
+		r.CPUPeriod = cpuPeriod
+		r.CPUQuota = int64(l.CPUs * cpuPeriod)
+	}
+	return r
+}

@@ -1,0 +1,189 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/policy"
+	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/node/workspace"
+	"github.com/v6node/v6node/proxy"
+	"github.com/v6node/v6node/proxy/e2e"
+)
+
+// Options are the parts that a node is made of. All are required.
+type Options struct {
+	Config   *config.Config
+	State    *State
+	API      server.API
+	Engine   engine.Engine
+	Images   Images
+	Resolver *image.Resolver
+	Log      *slog.Logger
+}
+
+// Node is one vantage6 node.
+type Node struct {
+	cfg      *config.Config
+	api      server.API
+	engine   engine.Engine
+	images   Images
+	resolver *image.Resolver
+	log      *slog.Logger
+
+	policy *policy.Policy
+	ledger *ledger.Ledger
+	files  workspace.Root
+	hub    *taskHub
+	keys   *proxy.KeyCache
+	work   *worklist
+
+	// set by Run before anything else uses them
+	identity *server.Identity
+	key      *e2e.PrivateKey // nil where the collaboration is not encrypted
+
+	mu     sync.Mutex
+	active map[int64]*activeRun
+	runs   sync.WaitGroup
+}
+
+// activeRun is a run that a goroutine of this node drives.
+type activeRun struct {
+	id, taskID, jobID int64
+	since             time.Time
+	cancel            context.CancelCauseFunc
+}
+
+// New makes a node. Run starts it, Close releases its ledger.
+func New(o Options) (*Node, error) {
+	p, err := policy.New(o.Config.Policies)
+	if err != nil {
+		return nil, fmt.Errorf("read the policies: %w", err)
+	}
+	l, err := ledger.Open(filepath.Join(o.State.Dir, "ledger.db"))
+	if err != nil {
+		return nil, err
+	}
+	return &Node{
+		cfg: o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
+		policy: p, ledger: l,
+		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
+		hub:    newTaskHub(),
+		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
+		work:   newWorklist(),
+		active: make(map[int64]*activeRun),
+	}, nil
+}
+
+// Close releases the ledger, after Run has returned.
+func (n *Node) Close() error { return n.ledger.Close() }
+
+// Run connects to the server and works until ctx ends or a permanent error
+// makes work impossible. Sandboxes that live when it returns go on living and
+// are taken over by the next Run.
+func (n *Node) Run(ctx context.Context) error {
+	if err := n.connect(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.ifAlive(gctx, "watching the runtime", n.engine.Run(gctx)) })
+	g.Go(func() error {
+		if err := n.adopt(gctx); err != nil {
+			return fmt.Errorf("take over what an earlier start left: %w", err)
+		}
+		return n.ifAlive(gctx, "taking runs", n.reconcile(gctx))
+	})
+	g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
+	g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
+	err := g.Wait()
+	n.runs.Wait()
+	if ctx.Err() != nil {
+		return nil // asked to stop
+	}
+	return err
+}
+
+// ifAlive turns a loop's end into an error while the node is meant to live, so
+// that no loop dies silently.
+func (n *Node) ifAlive(ctx context.Context, what string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil:
+		return fmt.Errorf("%s ended unexpectedly: report this as a defect", what)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// handle receives the server's events. It must not block.
+func (n *Node) handle(ctx context.Context, e server.Event) {
+	switch e.Kind {
+	case server.Synced:
+		n.hub.all()
+		n.announceNode(ctx)
+		n.work.all()
+	case server.Poll:
+		n.work.all()
+	case server.NewTask:
+		n.work.task(e.TaskID)
+	case server.RunChanged:
+		n.hub.changed(e.TaskID)
+	case server.Kill:
+		n.kill(ctx, e.Kill)
+	}
+}
+
+func (n *Node) activeRuns() []*activeRun {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*activeRun, 0, len(n.active))
+	for _, a := range n.active {
+		out = append(out, a)
+	}
+	return out
+}
+
+// driver takes a run through a part of its life. own is the node's context; ctx
+// is the run's, which ends earlier when the run is killed.
+type driver func(own, ctx context.Context, a *activeRun)
+
+// launch drives a run in a goroutine of its own, unless one does already.
+func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
+	runCtx, cancel := context.WithCancelCause(own)
+	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), cancel: cancel}
+	n.mu.Lock()
+	if _, ok := n.active[a.id]; ok {
+		n.mu.Unlock()
+		cancel(nil)
+		return
+	}
+	n.active[a.id] = a
+	n.mu.Unlock()
+	if rec.KillWanted {
+		cancel(errKilled)
+	}
+	n.runs.Go(func() {
+		defer func() {
+			n.mu.Lock()
+			delete(n.active, a.id)
+			n.mu.Unlock()
+			cancel(nil)
+		}()
+		drive(own, runCtx, a)
+	})
+}
+
+// killed reports whether a run's context ended because of a kill, and not
+// because the node stops.
+func killed(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errKilled) }

@@ -1,0 +1,126 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/node/workspace"
+	"github.com/v6node/v6node/runtime"
+)
+
+// Reason is why a run ended as it did. Each maps to one status of the server.
+type Reason string
+
+// The reasons.
+const (
+	ReasonCompleted   Reason = "completed"
+	ReasonCrashed     Reason = "crashed"       // the algorithm ended with an error
+	ReasonNoOutput    Reason = "no output"     // it ended well but wrote nothing
+	ReasonBadOutput   Reason = "bad output"    // its output is not a plain file or too large
+	ReasonKilled      Reason = "killed"        // the server asked for its end
+	ReasonPolicy      Reason = "policy"        // this node does not allow it
+	ReasonNoImage     Reason = "no image"      // there is no such image for this machine
+	ReasonRegistry    Reason = "registry"      // the registry refused or did not answer
+	ReasonDatabase    Reason = "database"      // a database is missing or unreadable
+	ReasonInput       Reason = "input"         // the input cannot be decoded or decrypted
+	ReasonNetwork     Reason = "network"       // the sandbox's network is not ours
+	ReasonStart       Reason = "start"         // the runtime could not start it
+	ReasonVanished    Reason = "vanished"      // the sandbox disappeared
+	ReasonUndelivered Reason = "undeliverable" // the result cannot be encrypted or was refused
+	ReasonInternal    Reason = "internal"      // the node failed
+)
+
+// statusOf is the one table from reason to status.
+var statusOf = map[Reason]server.Status{
+	ReasonCompleted:   server.StatusCompleted,
+	ReasonCrashed:     server.StatusCrashed,
+	ReasonNoOutput:    server.StatusCrashed,
+	ReasonBadOutput:   server.StatusCrashed,
+	ReasonKilled:      server.StatusKilled,
+	ReasonPolicy:      server.StatusNotAllowed,
+	ReasonNoImage:     server.StatusNoImage,
+	ReasonRegistry:    server.StatusNoImage,
+	ReasonDatabase:    server.StatusStartFailed,
+	ReasonInput:       server.StatusStartFailed,
+	ReasonNetwork:     server.StatusStartFailed,
+	ReasonStart:       server.StatusStartFailed,
+	ReasonVanished:    server.StatusCrashed,
+	ReasonUndelivered: server.StatusFailed,
+	ReasonInternal:    server.StatusUnknown,
+}
+
+// outcome is how a run ended.
+type outcome struct {
+	reason   Reason
+	message  string // one sentence for the user, empty on success
+	exitCode int
+	output   bool // the workspace holds a result to deliver
+}
+
+// errKilled is the cause for which a killed run's context ends.
+var errKilled = errors.New("the server asked for the run's end")
+
+// refusal is a failure whose reason is known where it is raised.
+type refusal struct {
+	reason Reason
+	err    error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+func refuse(reason Reason, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &refusal{reason: reason, err: err}
+}
+
+// classify turns the error that ended a run's preparation into its outcome.
+func classify(err error) outcome {
+	reason := ReasonInternal
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		reason = r.reason
+	case errors.Is(err, workspace.ErrDatabase):
+		reason = ReasonDatabase
+	case errors.Is(err, engine.ErrNetwork):
+		reason = ReasonNetwork
+	case errors.Is(err, engine.ErrVanished):
+		reason = ReasonVanished
+	case errors.Is(err, image.ErrNotFound), errors.Is(err, image.ErrWrongPlatform), errors.Is(err, image.ErrInvalid),
+		errors.Is(err, runtime.ErrImageNotFound), errors.Is(err, runtime.ErrWrongPlatform):
+		reason = ReasonNoImage
+	case errors.Is(err, image.ErrDenied), errors.Is(err, image.ErrUnreachable),
+		errors.Is(err, runtime.ErrRegistryDenied), errors.Is(err, runtime.ErrRegistryUnreachable), errors.Is(err, runtime.ErrPullStalled):
+		reason = ReasonRegistry
+	case errors.Is(err, context.DeadlineExceeded):
+		reason = ReasonStart
+	}
+	return outcome{reason: reason, message: err.Error()}
+}
+
+// judge turns a container's exit and what it left behind into an outcome.
+func judge(exit *engine.Exit, size, limit int64, outputErr error) outcome {
+	switch {
+	case exit.OOMKilled && exit.Code != 0:
+		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf(
+			"the algorithm was killed because it reached its memory limit (exit code %d): ask the node's administrator for more memory or use less", exit.Code)}
+	case exit.Code != 0:
+		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf("the algorithm ended with exit code %d: its own log says why", exit.Code)}
+	case errors.Is(outputErr, workspace.ErrNoOutput):
+		return outcome{reason: ReasonNoOutput, message: "the algorithm ended with exit code 0 but wrote no output: it must write its result to the file that OUTPUT_FILE names"}
+	case errors.Is(outputErr, workspace.ErrUnsafeOutput):
+		return outcome{reason: ReasonBadOutput, message: "the algorithm replaced its output file by something that is not a regular file: it must write to the file that OUTPUT_FILE names"}
+	case outputErr != nil:
+		return outcome{reason: ReasonInternal, message: fmt.Sprintf("the algorithm's output cannot be read: %v", outputErr)}
+	case limit > 0 && size > limit:
+		return outcome{reason: ReasonBadOutput, message: fmt.Sprintf("the algorithm's output has %d bytes and this node delivers %d at most: return less or ask the node's administrator to raise limits.output", size, limit)}
+	}
+	return outcome{reason: ReasonCompleted, output: true}
+}

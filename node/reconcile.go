@@ -1,0 +1,176 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/server"
+)
+
+// lookups is how many tasks are asked for at the same time.
+const lookups = 4
+
+// worklist collects what the reconciler is to look at. Wishes that come while
+// it is busy are joined.
+type worklist struct {
+	mu    sync.Mutex
+	every bool
+	tasks map[int64]struct{}
+	ready chan struct{}
+}
+
+func newWorklist() *worklist {
+	return &worklist{tasks: make(map[int64]struct{}), ready: make(chan struct{}, 1)}
+}
+
+func (w *worklist) all() { w.add(func() { w.every = true }) }
+
+func (w *worklist) task(id int64) { w.add(func() { w.tasks[id] = struct{}{} }) }
+
+func (w *worklist) add(change func()) {
+	w.mu.Lock()
+	change()
+	w.mu.Unlock()
+	select {
+	case w.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is to be looked at: everything, or these tasks.
+func (w *worklist) take() (every bool, tasks []int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	every = w.every
+	for id := range w.tasks {
+		tasks = append(tasks, id)
+	}
+	w.every = false
+	clear(w.tasks)
+	return every, tasks
+}
+
+// reconcile takes the server's open runs into work whenever something calls
+// for it. It returns only when ctx ends.
+func (n *Node) reconcile(ctx context.Context) error {
+	retry := backoff.New(backoff.Server)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.work.ready:
+		}
+		every, tasks := n.work.take()
+		err := n.lookUp(ctx, every, tasks)
+		if err == nil {
+			retry.Reset()
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		wait := retry.Next()
+		n.log.WarnContext(ctx, "the open runs could not be listed, trying again", "error", err, "wait", wait)
+		if err := backoff.Sleep(ctx, wait); err != nil {
+			return err
+		}
+		n.work.all()
+	}
+}
+
+func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
+	if every {
+		asked := time.Now()
+		runs, err := n.api.OpenRuns(ctx, 0)
+		if err != nil {
+			return err
+		}
+		n.missing(ctx, asked, runs)
+		return n.accept(ctx, runs)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for _, id := range tasks {
+		g.Go(func() error {
+			runs, err := n.api.OpenRuns(gctx, id)
+			if err != nil {
+				return err
+			}
+			return n.accept(ctx, runs)
+		})
+	}
+	return g.Wait()
+}
+
+// accept takes each run into work that the ledger does not know yet.
+func (n *Node) accept(ctx context.Context, runs []*server.Run) error {
+	for _, r := range runs {
+		if r.FinishedAt != nil || r.OrganizationID != n.identity.OrganizationID {
+			continue
+		}
+		rec := &ledger.Record{
+			RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, ParentID: r.ParentID,
+			OrganizationID: r.OrganizationID, CollaborationID: r.CollaborationID,
+			InitOrganizationID: r.InitOrganizationID, InitUserID: r.InitUserID,
+			Image: r.Image, State: ledger.Received, ReceivedAt: time.Now().UTC(),
+		}
+		err := n.ledger.Insert(rec)
+		if errors.Is(err, ledger.ErrExists) {
+			n.resume(ctx, r)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("write down run %d: %w", r.ID, err)
+		}
+		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
+	}
+	return nil
+}
+
+// resume restarts a run that the ledger knows as begun and that nobody drives:
+// one whose start was cut short by a stop of the node. The algorithm has not
+// run, else adopt would have taken it.
+func (n *Node) resume(ctx context.Context, r *server.Run) {
+	rec, err := n.ledger.Get(r.ID)
+	if err != nil {
+		n.log.ErrorContext(ctx, "could not read a run's record", "run", r.ID, "error", err)
+		return
+	}
+	if rec.State != ledger.Received && rec.State != ledger.Preparing {
+		return
+	}
+	n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
+}
+
+// missing looks after runs in work that the server no longer lists as open:
+// they were finished or killed there while no event reached us.
+func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run) {
+	listed := make(map[int64]bool, len(open))
+	for _, r := range open {
+		listed[r.ID] = true
+	}
+	for _, a := range n.activeRuns() {
+		if listed[a.id] || a.since.After(asked) {
+			continue
+		}
+		r, err := n.api.Run(ctx, a.id)
+		if err != nil {
+			n.log.WarnContext(ctx, "could not ask for a run that is no longer listed as open", "run", a.id, "error", err)
+			continue
+		}
+		if r.FinishedAt == nil {
+			continue
+		}
+		// One that we are just delivering is finished by ourselves.
+		if rec, err := n.ledger.Get(a.id); err == nil && !rec.State.Final() {
+			n.killRun(ctx, a, "the server has ended it as "+r.Status)
+		}
+	}
+}
