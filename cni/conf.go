@@ -94,23 +94,29 @@ func parseConf(data []byte) (*pluginConf, error) {
 }
 
 // parseResult reads a result of the given CNI version. Before 1.0.0 a result
-// need not name its version.
+// need not name its version. Other keys than a result's are dropped, since the
+// decoder would take "Interfaces" for "interfaces".
 func parseResult(version string, data []byte) (*types100.Result, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return nil, err
 	}
-	fields["cniVersion"], _ = json.Marshal(version)
-	data, err := json.Marshal(fields)
+	// The converters below follow every entry of these lists.
+	if err := refuseNulls(fields); err != nil {
+		return nil, err
+	}
+	known := map[string]any{"cniVersion": version}
+	for _, key := range []string{"interfaces", "ips", "routes", "dns"} {
+		if fields[key] != nil {
+			known[key] = fields[key]
+		}
+	}
+	data, err := json.Marshal(known)
 	if err != nil {
 		return nil, err
 	}
 	result, err := create.Create(version, data)
 	if err != nil {
-		return nil, err
-	}
-	// A null in these lists would be followed by the converters below.
-	if err := refuseNulls(fields); err != nil {
 		return nil, err
 	}
 	return types100.NewResultFromResult(result)

@@ -122,12 +122,12 @@ func inspectConf(path string) (File, error) {
 // confIsOurs tells whether a configuration has both our mark and nothing but
 // our plugin in it: a file to which somebody has added a plugin is theirs now.
 func confIsOurs(data []byte) bool {
-	var c confList
-	if json.Unmarshal(data, &c) != nil {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(data, &keys) != nil || stringOf(keys["managedBy"]) != managedBy {
 		return false
 	}
-	return c.ManagedBy == managedBy && len(c.Plugins) > 0 &&
-		!slices.ContainsFunc(c.Plugins, func(p confListRef) bool { return p.Type != PluginName })
+	_, plugins := describeConf(data)
+	return len(plugins) > 0 && !slices.ContainsFunc(plugins, func(p string) bool { return p != PluginName })
 }
 
 func inspectPlugin(path string) (File, error) {
@@ -209,25 +209,33 @@ func otherConfs(dir string) ([]Other, error) {
 }
 
 // describeConf returns a configuration's network name and plugin types, as far
-// as they can be read.
+// as they can be read. It decodes into maps because a runtime takes keys exactly
+// as they are written, and a struct would also take "Plugins" for "plugins".
 func describeConf(data []byte) (network string, plugins []string) {
-	var c struct {
-		Name    string `json:"name"`
-		Type    string `json:"type"`
-		Plugins []struct {
-			Type string `json:"type"`
-		} `json:"plugins"`
-	}
-	if json.Unmarshal(data, &c) != nil {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(data, &keys) != nil {
 		return "", nil
 	}
-	if c.Type != "" {
-		plugins = append(plugins, c.Type)
+	if keys["type"] != nil {
+		plugins = append(plugins, stringOf(keys["type"]))
 	}
-	for _, p := range c.Plugins {
-		plugins = append(plugins, p.Type)
+	var list []map[string]json.RawMessage
+	if keys["plugins"] != nil && json.Unmarshal(keys["plugins"], &list) != nil {
+		return stringOf(keys["name"]), append(plugins, "")
 	}
-	return c.Name, plugins
+	for _, p := range list {
+		plugins = append(plugins, stringOf(p["type"]))
+	}
+	return stringOf(keys["name"]), plugins
+}
+
+// stringOf returns the string that raw is, or "".
+func stringOf(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
 }
 
 // errNotPlain is returned for what is not a regular file of reasonable size.
