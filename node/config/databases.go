@@ -2,9 +2,7 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -163,7 +161,7 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 			m, _ := s.get("mount_mode")
 			d.fail(m.line, s.child("mount_mode"), "%s: only files and folders can be mounted; remove it", s.child("mount_mode"))
 		}
-		if host := serviceHost(given); host != "" {
+		if _, host := splitAddress(given); strings.Contains(given, "://") {
 			d.warn(at.line, key, "%s: not available in this version: a run that asks for %q is given its address, but cannot reach %s", key, db.Label, host)
 		}
 		return
@@ -186,18 +184,4 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 	} else if db.Type == "folder" && db.MountMode == MountCopy {
 		d.warn(at.line, key, "%s: the folder %q is mounted read-only, not writable as in the reference node; write mount_mode: ro to say so", key, db.Label)
 	}
-}
-
-var embeddedScheme = regexp.MustCompile(`\A[a-z0-9+]+:([a-z0-9+]+://)`)
-
-// serviceHost finds the host and port of a service's address, such as jdbc:postgresql://db:5432/x.
-func serviceHost(uri string) string {
-	if m := embeddedScheme.FindStringSubmatchIndex(strings.ToLower(uri)); m != nil {
-		uri = uri[m[2]:]
-	}
-	u, err := url.Parse(uri)
-	if err != nil {
-		return "its service"
-	}
-	return strings.Split(u.Host, ";")[0]
 }

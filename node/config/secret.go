@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -96,20 +96,39 @@ func (d Database) shown() shownDatabase {
 	return s
 }
 
-// hideInAddress leaves scheme, host and port of an address. Credentials may be in any other part: the user,
-// the query, an option after a semicolon.
+// hideInAddress leaves scheme, host and port of an address. Credentials may be in any other part: the user, the
+// query, an option after a semicolon.
 func hideInAddress(uri string) string {
-	prefix := ""
-	rest := uri
-	if r, ok := strings.CutPrefix(rest, "jdbc:"); ok {
-		prefix, rest = "jdbc:", r
-	}
-	u, err := url.Parse(rest)
-	if err != nil || u.Host == "" || strings.ContainsAny(u.Host, ";,=") {
+	scheme, host := splitAddress(uri)
+	if scheme == "" || host == unnamed {
 		return hidden
 	}
-	return prefix + u.Scheme + "://" + u.Host + "/" + hidden
+	return scheme + "://" + host + "/" + hidden
 }
+
+// unnamed stands for a host that cannot be told from a password.
+const unnamed = "its host"
+
+// splitAddress finds the scheme and the host with its port in addresses such as postgres://u:p@db:5432/x,
+// jdbc:sqlserver://db:1433;password=p and jdbc:postgresql://db/x?password=p. Where an @ comes late, what looks
+// like the host may be the middle of a password, so there is none.
+func splitAddress(uri string) (scheme, host string) {
+	scheme, rest, ok := strings.Cut(uri, "://")
+	if !ok {
+		return "", unnamed
+	}
+	end := strings.IndexAny(rest, "/;?#\\, ")
+	if end < 0 {
+		end = len(rest)
+	}
+	host = rest[strings.LastIndexByte(rest[:end], '@')+1 : end]
+	if host == "" || strings.Contains(rest[end:], "@") || !schemePattern.MatchString(scheme) {
+		return "", unnamed
+	}
+	return scheme, host
+}
+
+var schemePattern = regexp.MustCompile(`\A[A-Za-z][A-Za-z0-9+.:-]{0,63}\z`)
 
 // String shows the database without its credentials.
 func (d Database) String() string {

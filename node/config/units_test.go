@@ -1,0 +1,56 @@
+package config
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func TestSizesAreReadAsPodmanDoes(t *testing.T) {
+	for in, want := range map[string]int64{
+		"0": 0, "5": 5, "5b": 5, "32k": 32 << 10, "32K": 32 << 10, "32kb": 32 << 10, "32KiB": 32 << 10, "512m": 512 << 20, "1.5g": 3 << 29,
+		"2 GB": 2 << 30, "1t": 1 << 40, "1p": 1 << 50, "9007199254740993": 9007199254740993,
+	} {
+		if got, err := ParseSize(in); err != nil || got != want {
+			t.Errorf("%q is %d (%v), want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "m", "-1", "1e3", "0x10", "1x", "1mm", "1  m", "99999p", "1.5.5m", "١m", "1,5m"} {
+		if got, err := ParseSize(in); err == nil {
+			t.Errorf("%q is accepted as %d", in, got)
+		}
+	}
+}
+
+func TestDurationsMayBeSeconds(t *testing.T) {
+	for in, want := range map[string]time.Duration{"10": 10 * time.Second, "90s": 90 * time.Second, "1m30s": 90 * time.Second, "250ms": 250 * time.Millisecond, "0": 0} {
+		if got, err := ParseDuration(in); err != nil || got != want {
+			t.Errorf("%q is %v (%v), want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "soon", "10 s", "1d"} {
+		if got, err := ParseDuration(in); err == nil {
+			t.Errorf("%q is accepted as %v", in, got)
+		}
+	}
+}
+
+func TestTheNearestWordIsFound(t *testing.T) {
+	words := []string{"policies", "port", "api_key", "task_dir", "ssh-tunnels"}
+	for in, want := range map[string]string{"polices": "policies", "prot": "port", "API_KEY": "api_key", "apikey": "api_key", "ssh_tunnels": "ssh-tunnels", "zebra": "", "": "", "x": ""} {
+		if got := nearest(in, words); got != want {
+			t.Errorf("%q is taken for %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzParseSize(f *testing.F) {
+	for _, s := range []string{"1.5g", "9223372036854775807", "999999999999999999p", "0.000000001b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, err := ParseSize(s); err == nil && (n < 0 || n > math.MaxInt64) {
+			t.Fatalf("%q is %d", s, n)
+		}
+	})
+}
