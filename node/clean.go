@@ -18,6 +18,9 @@ const (
 	// here, because later tasks of the same job may want to read it.
 	keepScratch = 24 * time.Hour
 	cleanTries  = 5
+	// cleanTime bounds one try. A node that stops finishes the try that it has
+	// begun, so that it leaves nothing behind that is over.
+	cleanTime = 20 * time.Second
 )
 
 // clean removes everything of a delivered run from the machine and closes its
@@ -25,7 +28,9 @@ const (
 func (n *Node) clean(ctx context.Context, rec *ledger.Record) error {
 	retry := backoff.New(backoff.Runtime)
 	for try := 1; ; try++ {
-		err := n.cleanOnce(ctx, rec)
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+		err := n.cleanOnce(whole, rec)
+		cancel()
 		if err == nil {
 			return nil
 		}
