@@ -114,6 +114,9 @@ func Dial(ctx context.Context, rawURL string, header http.Header, namespace stri
 	}
 	c.cancel(err)
 	<-c.done
+	if c.hasJoined() {
+		return c, nil // it has ended since, which Read tells after the events that came
+	}
 	return nil, c.err
 }
 
@@ -122,12 +125,19 @@ func (c *Conn) joined(p Packet) error {
 	if p.Namespace != c.namespace {
 		return nil
 	}
-	select {
-	case <-c.connected:
-	default:
+	if !c.hasJoined() {
 		close(c.connected)
 	}
 	return nil
+}
+
+func (c *Conn) hasJoined() bool {
+	select {
+	case <-c.connected:
+		return true
+	default:
+		return false
+	}
 }
 
 // readOpen reads the Engine.IO open packet and checks that its times make sense.

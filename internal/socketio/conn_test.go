@@ -190,42 +190,6 @@ func TestLongPollingIsRefusedByTheServerSide(t *testing.T) {
 	}
 }
 
-func TestAPeerThatFallsSilentIsDead(t *testing.T) {
-	url := serve(t, AcceptOptions{PingInterval: 20 * time.Millisecond, PingTimeout: 100 * time.Millisecond}, func(c *ServerConn) {
-		if _, err := c.Read(context.Background()); err != nil {
-			return
-		}
-		c.Freeze()
-		<-c.Done()
-	})
-	c := dial(t, url, Options{})
-	if err := c.Emit(testContext(t), "freeze"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Read(testContext(t)); !errors.Is(err, ErrPeerDead) {
-		t.Fatalf("got %v, want ErrPeerDead", err)
-	}
-}
-
-func TestPingsKeepAnIdleConnectionAlive(t *testing.T) {
-	const interval = 10 * time.Millisecond
-	url := serve(t, AcceptOptions{PingInterval: interval, PingTimeout: 20 * interval}, func(c *ServerConn) {
-		// An event after many times the limit on silence, with nothing but pings before it.
-		timer := time.NewTimer(60 * interval)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			_ = c.Emit(context.Background(), "still here")
-		case <-c.Done():
-		}
-		<-c.Done()
-	})
-	c := dial(t, url, Options{})
-	if e, err := c.Read(testContext(t)); err != nil || e.Name != "still here" {
-		t.Fatalf("got %+v, %v", e, err)
-	}
-}
-
 func TestAHugeMessageIsSkippedAndTheConnectionLives(t *testing.T) {
 	url := serve(t, AcceptOptions{}, func(c *ServerConn) {
 		ctx := context.Background()

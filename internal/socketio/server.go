@@ -109,6 +109,9 @@ func Accept(w http.ResponseWriter, r *http.Request, o AcceptOptions) (*ServerCon
 	case <-c.connected:
 		return s, nil
 	case <-c.done:
+		if c.hasJoined() {
+			return s, nil
+		}
 		return nil, c.err
 	case <-wait.C:
 		c.cancel(errors.New("the client did not join the namespace in time"))
@@ -145,9 +148,7 @@ func (s *ServerConn) join(p Packet, authorize func(json.RawMessage) error) error
 	if err := s.send(s.ctx, Packet{Type: Connect, Namespace: s.namespace, Data: sid}); err != nil {
 		return err
 	}
-	select {
-	case <-s.connected:
-	default:
+	if !s.hasJoined() {
 		close(s.connected)
 	}
 	return nil

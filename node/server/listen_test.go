@@ -175,16 +175,6 @@ func TestTheSocketComesBackWhateverHappens(t *testing.T) {
 	h.next(Synced)
 }
 
-func TestAHalfOpenPeerIsNoticed(t *testing.T) {
-	f := newFake(t).start()
-	f.accept = socketio.AcceptOptions{PingInterval: 20 * time.Millisecond, PingTimeout: 200 * time.Millisecond}
-	h := listen(t, f.connected(nil))
-	h.next(Synced)
-	f.nextSocket().Freeze()
-	h.next(Disconnected)
-	h.next(Synced)
-}
-
 func TestAServerThatRefusesTheSocketIsTriedAgain(t *testing.T) {
 	f := newFake(t)
 	refusals := []int{503, 401, 302}
@@ -272,27 +262,28 @@ func TestListenEndsWithItsContextAndLeavesNothingRunning(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	<-f.nextSocket().Done()
-	buf := make([]byte, 1<<20)
-	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		if strings.Contains(g, "server.(*V4)") || strings.Contains(g, "server.(*listener)") || strings.Contains(g, "socketio.Dial") {
-			t.Errorf("still there:\n%s", g)
+	// A goroutine that has announced its end may still be on its way out.
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		left := ownGoroutines()
+		if left == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still there:\n%s", left)
 		}
 	}
 }
 
-func TestTheApplicationPingIsSent(t *testing.T) {
-	f := newFake(t).start()
-	h := listen(t, f.connected(func(c *Config) {
-		c.Timing.FirstPing = time.Millisecond
-		c.Timing.PingEvery = time.Millisecond
-	}))
-	h.next(Synced)
-	s := f.nextSocket()
-	for range 3 {
-		if name, arg := s.receive(t); name != "ping" || arg != "" {
-			t.Fatalf("got %s %s", name, arg)
+// ownGoroutines returns the stacks of this package's and socketio's goroutines, tests aside.
+func ownGoroutines() string {
+	buf := make([]byte, 1<<20)
+	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		stack, _, _ := strings.Cut(g, "created by")
+		if strings.Contains(stack, "server.(*V4)") || strings.Contains(stack, "server.(*listener)") || strings.Contains(stack, "socketio.(*Conn)") {
+			return g
 		}
 	}
+	return ""
 }
 
 func TestAnnouncementsHaveTheRecordedForm(t *testing.T) {
