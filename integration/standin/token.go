@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 )
@@ -18,12 +17,17 @@ const (
 	kindContainer = "container"
 )
 
-var (
-	errTokenMissing   = errors.New("Missing Authorization Header")
-	errTokenMalformed = errors.New("Not enough segments")
-	errTokenSignature = errors.New("Signature verification failed")
-	errTokenExpired   = errors.New("Token has expired")
-	errTokenWrongType = errors.New("Only non-refresh tokens are allowed")
+// tokenError is why a token is not accepted, in the server's own words.
+type tokenError string
+
+func (e tokenError) Error() string { return string(e) }
+
+const (
+	errTokenMissing   tokenError = "Missing Authorization Header"
+	errTokenMalformed tokenError = "Not enough segments"
+	errTokenSignature tokenError = "Signature verification failed"
+	errTokenExpired   tokenError = "Token has expired"
+	errTokenWrongType tokenError = "Only non-refresh tokens are allowed"
 )
 
 // identity is who a valid token speaks for.
