@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"time")
+	"time"
+)
 
 // maxStatusBody is what an answer to a status request may be long.
 const maxStatusBody = 64 << 10

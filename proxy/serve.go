@@ -41,7 +41,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return base },
+		// OPTIONS * is no vantage6 request either: the handler refuses it.
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return base },
 		// What the standard library would log there is the client's doing.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
