@@ -26,6 +26,8 @@ var errUnsupportedField = errors.New("unsupported field")
 type pluginConf struct {
 	CNIVersion string
 	Name       string
+	// Loopback is true when the plugin was asked for as LoopbackName.
+	Loopback bool
 	// Prev is the result of an earlier ADD; nil when the runtime sent none.
 	Prev *types100.Result
 }
@@ -74,8 +76,12 @@ func parseConf(data []byte) (*pluginConf, error) {
 			return nil, fmt.Errorf("%w: key %q: %w", errConf, key, err)
 		}
 	}
-	if pluginType != PluginName {
-		return nil, fmt.Errorf("%w: type is %q, not %q", errConf, pluginType, PluginName)
+	switch pluginType {
+	case PluginName:
+	case LoopbackName:
+		c.Loopback = true
+	default:
+		return nil, fmt.Errorf("%w: type is %q, not %q or %q", errConf, pluginType, PluginName, LoopbackName)
 	}
 	if !slices.Contains(supportedVersions(), c.CNIVersion) {
 		return nil, fmt.Errorf("%w: cniVersion %q is none of %v", errConf, c.CNIVersion, supportedVersions())

@@ -35,6 +35,9 @@ func Inspect(l Layout) (Report, error) {
 	if r.Plugin, err = inspectPlugin(l.pluginFile()); err != nil {
 		return r, err
 	}
+	if r.Loopback, err = inspectPlugin(l.loopbackFile()); err != nil {
+		return r, err
+	}
 	if r.Others, err = otherConfs(l.ConfDir); err != nil {
 		return r, err
 	}
@@ -42,17 +45,19 @@ func Inspect(l Layout) (Report, error) {
 	return r, nil
 }
 
-// Compare marks the installed plugin as stale if it is not the same, byte for
-// byte, as executable, which is what Install would put there.
+// Compare marks an installed plugin of ours as stale if it is not the same, byte
+// for byte, as executable, which is what Install would put there.
 func (r *Report) Compare(executable string) error {
 	sum, err := hashFile(executable)
 	if err != nil {
 		return fmt.Errorf("compare the installed CNI plugin with %s: %w", executable, err)
 	}
-	if r.Plugin.ours() {
-		r.Plugin.State = Current
-		if r.Plugin.SHA256 != sum {
-			r.Plugin.State = Stale
+	for _, f := range []*File{&r.Plugin, &r.Loopback} {
+		if f.ours() {
+			f.State = Current
+			if f.SHA256 != sum {
+				f.State = Stale
+			}
 		}
 	}
 	r.judge()
@@ -82,6 +87,13 @@ func (r *Report) judge() {
 		case Stale:
 			problem("%s is from another build of v6node; run %s", f.Path, install)
 		}
+	}
+	switch {
+	case !r.Installed():
+	case r.Loopback.State == Absent:
+		problem("%s is missing, which containerd needs as well unless it has use_internal_loopback = true; run %s", r.Loopback.Path, install)
+	case r.Loopback.State == Stale:
+		problem("%s is from another build of v6node; run %s", r.Loopback.Path, install)
 	}
 	if r.Conf.State == Absent {
 		return // then nothing is shadowed or hidden

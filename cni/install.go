@@ -42,10 +42,10 @@ const (
 )
 
 // Install copies executable, a program that calls PluginMain, into the plugin
-// directory under the name PluginName, and writes ConfList into the
-// configuration directory. Both are replaced atomically and the plugin comes
-// first, so that a runtime never sees half of either or a configuration without
-// its plugin; containerd and CRI-O notice by themselves. Missing directories
+// directory under the name PluginName, and also under LoopbackName where there is
+// none, and writes ConfList into the configuration directory. All are replaced
+// atomically and the configuration comes last, so that a runtime never sees half of one or a configuration without its
+// plugin; containerd and CRI-O notice by themselves. Missing directories
 // are made. What is already as it should be is left untouched, so that
 // repeating Install does nothing.
 //
@@ -72,13 +72,16 @@ func Install(l Layout, executable string, opts ...InstallOption) (Report, error)
 	}
 
 	changed := false
-	if r.Plugin.State != Current {
-		f, err := os.Open(executable)
-		if err != nil {
-			return r, fmt.Errorf("install the CNI plugin: %w", err)
+	modes := map[string]os.FileMode{r.Plugin.Path: pluginMode, r.Conf.Path: confMode}
+	for _, f := range []File{r.Loopback, r.Plugin} {
+		if f.State == Foreign {
+			continue // a loopback: allowed has refused a plugin
 		}
-		defer f.Close()
-		if err := replaceFile(r.Plugin.Path, f, pluginMode); err != nil {
+		modes[f.Path] = pluginMode
+		if f.State == Current {
+			continue
+		}
+		if err := copyProgram(executable, f.Path); err != nil {
 			return r, fmt.Errorf("install the CNI plugin: %w", err)
 		}
 		changed = true
@@ -89,11 +92,8 @@ func Install(l Layout, executable string, opts ...InstallOption) (Report, error)
 		}
 		changed = true
 	}
-	for _, f := range []struct {
-		path string
-		mode os.FileMode
-	}{{r.Plugin.Path, pluginMode}, {r.Conf.Path, confMode}} {
-		fixed, err := fixMode(f.path, f.mode)
+	for path, mode := range modes {
+		fixed, err := fixMode(path, mode)
 		if err != nil {
 			return r, fmt.Errorf("install the CNI network: %w", err)
 		}
@@ -147,7 +147,7 @@ func Uninstall(l Layout) (Report, error) {
 	}
 	changed := false
 	// The configuration goes first: without it nobody asks for the plugin.
-	for _, f := range []File{r.Conf, r.Plugin} {
+	for _, f := range []File{r.Conf, r.Plugin, r.Loopback} {
 		if !f.ours() {
 			continue
 		}
@@ -161,6 +161,15 @@ func Uninstall(l Layout) (Report, error) {
 	}
 	r.Changed = changed
 	return r, nil
+}
+
+func copyProgram(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return replaceFile(to, f, pluginMode)
 }
 
 // replaceFile puts content at path atomically and durably. The temporary file is

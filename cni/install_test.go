@@ -63,7 +63,7 @@ func TestInstallWritesWhatARuntimeNeedsAndNothingElse(t *testing.T) {
 	if !r.Changed || !r.Effective || !r.Installed() || len(r.Problems) != 0 || r.Plugin.Version == "" {
 		t.Errorf("%+v", r)
 	}
-	if got := strings.Join(files(t, l), " "); got != ConfName+" "+PluginName {
+	if got := strings.Join(files(t, l), " "); got != ConfName+" "+LoopbackName+" "+PluginName {
 		t.Errorf("there are %s", got)
 	}
 	for path, mode := range map[string]os.FileMode{l.confFile(): 0o644, l.pluginFile(): 0o755, l.ConfDir: 0o755, l.BinDir: 0o755} {
@@ -258,7 +258,7 @@ func TestInstallTakesOnlyOurOwnProgram(t *testing.T) {
 	}
 }
 
-func TestUninstallRemovesBothAndOnlyBoth(t *testing.T) {
+func TestUninstallRemovesWhatWasInstalledAndNothingElse(t *testing.T) {
 	l := emptyLayout(t)
 	if _, err := Install(l, self(t)); err != nil {
 		t.Fatal(err)
@@ -353,5 +353,20 @@ func TestAWatchingRuntimeSeesTheInstallation(t *testing.T) {
 	}
 	if !bytes.Contains(buf[:n], []byte(".v6node-")) || !bytes.Contains(buf[:n], []byte(ConfName+"\x00")) {
 		t.Errorf("events: %q", buf[:n])
+	}
+}
+
+func TestAForeignLoopbackIsKept(t *testing.T) {
+	l := emptyLayout(t)
+	write(t, l.loopbackFile(), "the distribution's")
+	r, err := Install(l, self(t))
+	if err != nil || !r.Effective || len(r.Problems) != 0 || r.Loopback.State != Foreign {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := Uninstall(l); err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(l.loopbackFile()); err != nil || string(data) != "the distribution's" {
+		t.Errorf("%q, %v", data, err)
 	}
 }

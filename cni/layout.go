@@ -34,5 +34,6 @@ func (l Layout) check() (Layout, error) {
 	return l, nil
 }
 
-func (l Layout) confFile() string   { return filepath.Join(l.ConfDir, ConfName) }
-func (l Layout) pluginFile() string { return filepath.Join(l.BinDir, PluginName) }
+func (l Layout) confFile() string     { return filepath.Join(l.ConfDir, ConfName) }
+func (l Layout) loopbackFile() string { return filepath.Join(l.BinDir, LoopbackName) }
+func (l Layout) pluginFile() string   { return filepath.Join(l.BinDir, PluginName) }

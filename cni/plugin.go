@@ -85,6 +85,9 @@ func cmdAdd(args *skel.CmdArgs) error {
 	if err != nil {
 		return confError(err)
 	}
+	if conf.Loopback {
+		return addLoopback(args, conf)
+	}
 	if conf.Prev != nil {
 		return types.NewError(codeConfig, "the plugin "+PluginName+" must be the only one in its network; remove the plugins before it", "")
 	}
@@ -116,8 +119,8 @@ func cmdAdd(args *skel.CmdArgs) error {
 // cmdDel looks at no more of the configuration than the CNI library did: a
 // sandbox must be removable whatever has become of the configuration.
 func cmdDel(args *skel.CmdArgs) error {
-	if args.Netns == "" {
-		return nil
+	if args.Netns == "" || args.IfName == loName {
+		return nil // lo goes with its namespace
 	}
 	n, err := OpenNetns(args.Netns)
 	switch {
@@ -138,6 +141,9 @@ func cmdCheck(args *skel.CmdArgs) error {
 	conf, err := parseConf(args.StdinData)
 	if err != nil {
 		return confError(err)
+	}
+	if conf.Loopback {
+		return checkLoopback(args)
 	}
 	if conf.Prev == nil {
 		return types.NewError(codeConfig, "CHECK needs the prevResult of ADD", "")

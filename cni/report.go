@@ -13,7 +13,7 @@ const (
 	Foreign State = "foreign" // somebody else's; Uninstall leaves it alone
 )
 
-// File is one of the two files that make up an installation.
+// File is one of the files that make up an installation.
 type File struct {
 	Path  string `json:"path"`
 	State State  `json:"state"`
@@ -44,11 +44,14 @@ func (o Other) String() string {
 // Report is what Install, Uninstall and Inspect found or left behind.
 type Report struct {
 	Layout
-	Conf    File    `json:"conf"`
-	Plugin  File    `json:"plugin"`
-	Others  []Other `json:"others"`
-	Changed bool    `json:"changed"` // Install or Uninstall wrote or removed something
-	// Effective is true when both files are ours and no other configuration
+	Conf   File `json:"conf"`
+	Plugin File `json:"plugin"`
+	// Loopback is the plugin LoopbackName. Somebody else's is as good as ours,
+	// and only containerd without use_internal_loopback needs one.
+	Loopback File    `json:"loopback"`
+	Others   []Other `json:"others"`
+	Changed  bool    `json:"changed"` // Install or Uninstall wrote or removed something
+	// Effective is true when configuration and plugin are ours and no other configuration
 	// sorts earlier, so that a runtime that uses these directories, and has no
 	// other network named in its own configuration, gives our network to
 	// each new sandbox.
@@ -57,7 +60,7 @@ type Report struct {
 	Problems []string `json:"problems"`
 }
 
-// Installed tells whether both files are there and ours, stale or not.
+// Installed tells whether configuration and plugin are there and ours, stale or not.
 func (r *Report) Installed() bool {
 	return r.Conf.ours() && r.Plugin.ours()
 }

@@ -174,7 +174,7 @@ func printCNITable(out io.Writer, r cni.Report) error {
 	for _, row := range []struct {
 		what string
 		file cni.File
-	}{{"configuration", r.Conf}, {"plugin", r.Plugin}} {
+	}{{"configuration", r.Conf}, {"plugin", r.Plugin}, {"loopback plugin", r.Loopback}} {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.what, row.file.State,
 			dash(row.file.Version), dash(row.file.SHA256[:min(12, len(row.file.SHA256))]), row.file.Path)
 	}
