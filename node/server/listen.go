@@ -79,11 +79,15 @@ func (l *listener) connect(ctx context.Context) error {
 		if lived >= v.timing.Stable {
 			wait.reset()
 		}
+		before := refused
 		refused = ""
 		if errors.Is(err, errTokenRefused) {
 			refused = access
 		}
 		delay := wait.next()
+		if refused != "" && before == "" {
+			delay = 0 // the cure is known, and has not been tried yet
+		}
 		v.log.Warn("event socket lost, connecting again", "error", err, "after", lived.Round(time.Millisecond), "delay", delay.Round(time.Millisecond))
 		t := time.NewTimer(delay)
 		select {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -411,5 +412,46 @@ func TestUpstreamIsTheAPIWithoutCredentials(t *testing.T) {
 	base.Host = "changed"
 	if again, _ := v.Upstream(); again.Host == "changed" {
 		t.Error("the caller's copy is the session's own address")
+	}
+}
+
+// zeros is an endless result.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'A'
+	}
+	return len(p), nil
+}
+
+func TestALargeResultTakesNoMoreMemoryThanASmallOne(t *testing.T) {
+	const size = 64 << 20
+	f := newFake(t)
+	received := make(chan int64, 1)
+	f.srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPatch {
+			f.ServeHTTP(w, r)
+			return
+		}
+		n, _ := io.Copy(io.Discard, r.Body)
+		received <- n
+		reply(w, 200, map[string]any{})
+	})
+	v := f.start().connected(nil)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := v.FinishFrom(within(t), 5, Final{Status: StatusCompleted}, size, func() (io.ReadCloser, error) {
+		return io.NopCloser(io.LimitReader(zeros{}, size)), nil
+	})
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := <-received; n < size {
+		t.Errorf("%d bytes arrived", n)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 4<<20 {
+		t.Errorf("%d bytes allocated", used)
 	}
 }
