@@ -31,15 +31,24 @@ type RunEvent struct {
 	Kind   RunEventKind
 	Status string                     // of the run, afterwards
 	Code   int                        // HTTP status of a PATCH
-	Body   map[string]json.RawMessage // of a PATCH
+	Body   map[string]json.RawMessage // of a PATCH; values above 1 MiB are replaced by null
 	By     int64                      // node or user
 }
 
 // Field returns a string field of a PATCH's body, "" when it is absent.
 func (e RunEvent) Field(key string) string { return fields(e.Body).plain(key) }
 
+// recordedValue is the largest value of a PATCH that the history keeps: results of
+// hundreds of megabytes are in the run already.
+const recordedValue = 1 << 20
+
 // record adds to a run's history. Callers hold the lock.
 func (s *Server) record(r *run, e RunEvent) {
+	for k, v := range e.Body {
+		if len(v) > recordedValue {
+			e.Body[k] = json.RawMessage("null")
+		}
+	}
 	e.At, e.Status = time.Now(), r.status
 	r.history = append(r.history, e)
 	s.changedLocked()
