@@ -195,7 +195,11 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 		// Shims, if there are any, do not mind.
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopGrace)
 		defer cancel()
-		err = errors.Join(err, p.end(end, stopGrace))
+		ended := p.end(end, stopGrace)
+		if errors.Is(err, errNotRunning) {
+			err = d.obituary()
+		}
+		err = errors.Join(err, ended)
 		p.release()
 		d.proc = nil
 		return err
@@ -211,19 +215,21 @@ func (d *Containerd) ready(ctx context.Context) error {
 		fmt.Errorf("containerd was not ready after %v, see %s", startTimeout, d.layout.log))
 	defer cancel()
 	ctx, died := context.WithCancelCause(ctx)
-	defer died(nil)
-	done := make(chan struct{})
-	defer close(done)
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	p, answered := d.proc, make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
 		select {
-		case <-d.proc.exited:
-			died(d.obituary())
-		case <-done:
+		case <-p.exited:
+			died(errNotRunning)
+		case <-answered:
 		}
 	})
-	if err := d.client.waitReady(ctx); err != nil {
-		if !d.proc.alive() {
+	err := d.client.waitReady(ctx)
+	close(answered)
+	watch.Wait()
+	died(nil)
+	if err != nil {
+		if !p.alive() {
 			return d.obituary()
 		}
 		return fmt.Errorf("containerd does not get ready: %w", err)

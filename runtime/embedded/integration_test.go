@@ -52,6 +52,16 @@ func testConfig(tb testing.TB) Config {
 		if err := os.RemoveAll(dir); err != nil {
 			tb.Error(err)
 		}
+		// The parents of the sandboxes' cgroups, which no runtime removes.
+		parents, err := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent())
+		if err != nil {
+			tb.Error(err)
+		}
+		for _, p := range append(parents, "/sys/fs/cgroup"+cgroupParent()) {
+			if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+				tb.Error(err)
+			}
+		}
 	})
 	return Config{
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Bundle: bundle, PluginBinary: self,
@@ -117,11 +127,13 @@ func (n *node) leave() {
 	}
 }
 
+func cgroupParent() string { return fmt.Sprintf("/v6e-%d", os.Getpid()) }
+
 func sandboxConfig(name string) *cri.PodSandboxConfig {
 	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "v6e", Uid: name},
 		Linux: &cri.LinuxPodSandboxConfig{
-			CgroupParent: fmt.Sprintf("/v6e-%d", os.Getpid()),
+			CgroupParent: cgroupParent(),
 			SecurityContext: &cri.LinuxSandboxSecurityContext{
 				NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER},
 				Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
@@ -261,5 +273,166 @@ func TestKilledContainerdStartsAgainAndSandboxStaysReady(t *testing.T) {
 	s, err := n.client.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: c})
 	if err != nil || s.GetStatus().GetState() != cri.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("container after the restart: %v, %v", s.GetStatus().GetState(), err)
+	}
+}
+
+func TestRestartedNodeAdoptsItsContainerd(t *testing.T) {
+	cfg := testConfig(t)
+	ctx := t.Context()
+	first := startNode(t, cfg)
+	pid, sb := first.PID(), first.sandbox(ctx, "kept")
+	first.leave()
+	second := startNode(t, cfg)
+	if second.PID() != pid {
+		t.Errorf("process %d before, %d after", pid, second.PID())
+	}
+	if !second.ready(ctx, sb) {
+		t.Error("the sandbox is not ready after the node was restarted")
+	}
+}
+
+func TestContainerdIsFoundByItsSocketWhenTheRecordIsLost(t *testing.T) {
+	cfg := testConfig(t)
+	ctx := t.Context()
+	first := startNode(t, cfg)
+	pid, sb := first.PID(), first.sandbox(ctx, "kept")
+	first.leave()
+	if err := os.Remove(first.layout.record); err != nil {
+		t.Fatal(err)
+	}
+	second := startNode(t, cfg)
+	if second.PID() != pid || !second.ready(ctx, sb) {
+		t.Errorf("process %d before, %d after", pid, second.PID())
+	}
+}
+
+func TestOutdatedContainerdStaysWhileASandboxLivesAndIsReplacedAfter(t *testing.T) {
+	cfg := testConfig(t)
+	ctx := t.Context()
+	first := startNode(t, cfg)
+	pid, sb := first.PID(), first.sandbox(ctx, "kept")
+	first.leave()
+	// The same programs in another place are another configuration.
+	upgraded := t.TempDir()
+	for _, name := range []string{containerdName, shimName, runcName, pauseName} {
+		if err := os.Symlink(filepath.Join(cfg.Bundle.Dir, name), filepath.Join(upgraded, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if cfg.Bundle, err = FindBundle(upgraded); err != nil {
+		t.Fatal(err)
+	}
+	second := startNode(t, cfg)
+	if second.PID() != pid || !second.ready(ctx, sb) {
+		t.Fatalf("with a living sandbox: process %d before, %d after", pid, second.PID())
+	}
+	another := second.sandbox(ctx, "another")
+	second.remove(ctx, sb)
+	second.remove(ctx, another)
+	second.leave()
+	third := startNode(t, cfg)
+	if third.PID() == pid {
+		t.Error("an idle outdated containerd was not replaced")
+	}
+	third.remove(ctx, third.sandbox(ctx, "new"))
+}
+
+func TestSecondNodeWithTheSameDirectoriesIsRefused(t *testing.T) {
+	cfg := testConfig(t)
+	startNode(t, cfg)
+	for name, change := range map[string]func(*Config){
+		"both":  func(*Config) {},
+		"root":  func(c *Config) { c.State += "-other" },
+		"state": func(c *Config) { c.Root += "-other" },
+	} {
+		other := cfg
+		change(&other)
+		d, err := Start(t.Context(), other)
+		if !errors.Is(err, ErrInUse) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d != nil {
+			t.Errorf("%s: a second node has the directories", name)
+		}
+	}
+}
+
+func TestContainerdHasItsOwnSession(t *testing.T) {
+	n := startNode(t, testConfig(t))
+	sid, err := unix.Getsid(n.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sid != n.PID() {
+		t.Errorf("containerd %d belongs to session %d", n.PID(), sid)
+	}
+}
+
+func TestSocketsAndLogArePrivate(t *testing.T) {
+	n := startNode(t, testConfig(t))
+	for _, path := range []string{n.layout.socket, n.layout.ttrpc, n.layout.log, n.layout.config, n.layout.record} {
+		fi, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi.Mode().Perm()&0o177 != 0 {
+			t.Errorf("%s has mode %v", path, fi.Mode())
+		}
+	}
+}
+
+func TestLongStateDirectoryGetsShortSockets(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.State = filepath.Join(filepath.Dir(cfg.State), strings.Repeat("long", 30), "state")
+	n := startNode(t, cfg)
+	if !n.layout.shortPath || len(n.layout.socket) > 107 {
+		t.Fatalf("socket %s", n.layout.socket)
+	}
+	ctx := t.Context()
+	n.remove(ctx, n.sandbox(ctx, "one"))
+	if stopped, err := n.Stop(ctx); !stopped || err != nil {
+		t.Fatalf("Stop = %v, %v", stopped, err)
+	}
+	if _, err := os.Lstat(n.layout.sockets); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the short directory after Stop: %v", err)
+	}
+}
+
+func TestPauseImageIsPinnedAndOlderOnesGo(t *testing.T) {
+	n := startNode(t, testConfig(t))
+	ctx := t.Context()
+	older, err := newPauseImage([]byte("another program"), "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.client.installPause(ctx, older); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.client.installPause(ctx, n.pause); err != nil {
+		t.Fatal(err)
+	}
+	r, err := n.client.image.ListImages(ctx, &cri.ListImagesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range r.GetImages() {
+		if i.GetId() == n.pause.config.digest && !i.GetPinned() {
+			t.Errorf("%v is not pinned", i.GetRepoTags())
+		}
+	}
+	n.remove(ctx, n.sandbox(ctx, "one"))
+}
+
+func TestContainerdThatCannotStartIsReportedWithItsReason(t *testing.T) {
+	cfg := testConfig(t)
+	dir := t.TempDir()
+	cfg.Bundle.Containerd = filepath.Join(dir, containerdName)
+	if err := os.WriteFile(cfg.Bundle.Containerd, []byte("#!/bin/sh\necho the disk is made of cheese >&2\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Start(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "made of cheese") {
+		t.Errorf("error: %v", err)
 	}
 }

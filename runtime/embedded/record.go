@@ -86,5 +86,9 @@ func parseStat(b []byte) (uint64, error) {
 	if f[state] == "Z" || f[state] == "X" {
 		return 0, errNotRunning
 	}
-	return strconv.ParseUint(f[start], 10, 64)
+	n, err := strconv.ParseUint(f[start], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
