@@ -13,6 +13,10 @@
 //	http(method, path, header={}, body="", token=None)
 //	                         a request to the proxy; {"status", "header", "body"}
 //	count(name="count")      appends a line to /mnt/tmp/NAME; {"count": lines}
+//	gate()                   marks each execution in /mnt/tmp/executed, waits until
+//	                         /mnt/tmp/open exists; {"executed", "proxy", "error"}
+//	fill(path, bytes)        writes a file and removes it; {"written", "error"}
+//	link_output(target)      replaces the output file by a symbolic link
 //	exit(code)               ends with that code, no output
 //	no_output()              ends well, no output
 //	raw_output(text)         writes text as it is, JSON or not
@@ -79,6 +83,9 @@ func run(started time.Time) error {
 		"probe":       probe,
 		"http":        request,
 		"count":       count,
+		"gate":        gate,
+		"fill":        fill,
+		"link_output": linkOutput,
 		"exit":        exit,
 		"no_output":   noOutput,
 		"raw_output":  rawOutput,
