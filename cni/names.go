@@ -6,10 +6,10 @@ import "net/netip"
 const (
 	// PluginName is the plugin's file name and the "type" in its configuration.
 	PluginName = "v6node"
-	// LoopbackName is the plugin that containerd (unless its configuration has
-	// use_internal_loopback = true) asks for besides
-	// that of the network, to bring up lo. Ours does that too, and is installed
-	// under this name as well where there is none.
+	// LoopbackName is the plugin that containerd asks for besides that of the
+	// network, to bring up lo, unless its configuration has
+	// use_internal_loopback = true. Ours does that too, and is installed under
+	// this name as well where there is none.
 	LoopbackName = "loopback"
 	// NetworkName is the name of the network in the configuration list.
 	NetworkName = "v6node"

@@ -114,7 +114,7 @@ func cniUninstall(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	report.Problems = nil // that it is not installed is what was asked for
+	report.Problems = []string{} // that it is not installed is what was asked for
 	for _, f := range []cni.File{report.Conf, report.Plugin} {
 		if f.State == cni.Foreign {
 			fmt.Fprintf(c.App.ErrWriter, "v6node: warning: %s was not written by v6node and is left in place\n", f.Path)
