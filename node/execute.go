@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/ledger"
@@ -80,7 +81,7 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 // execute prepares and runs the algorithm and judges its end. It leaves what
 // it made to clean.
 func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
-	if err := n.possible(r); err != nil {
+	if err := n.possible(ctx, r); err != nil {
 		return nil, err
 	}
 	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
@@ -173,7 +174,7 @@ func (n *Node) attend(ctx context.Context, a *activeRun, container string) (*out
 	alive, ended := context.WithCancel(ctx)
 	defer ended()
 	var side errgroup.Group
-	side.Go(func() error { n.tellActive(alive, a); return nil })
+	side.Go(func() error { n.tellActive(ctx, a); return nil })
 	if n.cfg.ShareAlgorithmLogs {
 		side.Go(func() error {
 			if err := n.shipLog(alive, a, ws.LogFile()); err != nil {
@@ -220,29 +221,61 @@ func (n *Node) emitStatus(runID int64, s server.Status) {
 	n.api.EmitStatus(server.StatusChange{RunID: rec.RunID, TaskID: rec.TaskID, ParentID: rec.ParentID, Status: s})
 }
 
-// register tells the server that the run has begun and gets its token.
+// register tells the server that the run has begun and gets its token. It
+// waits for a server that is away: a run is not failed for that.
 func (n *Node) register(ctx context.Context, r *server.Run) (string, error) {
-	err := n.api.MarkStarted(ctx, r.ID, time.Now())
-	if err != nil {
-		return "", fmt.Errorf("tell the server that the run begins: %w", err)
+	began := time.Now()
+	if err := n.persist(ctx, "tell the server that the run begins", func() error {
+		return n.api.MarkStarted(ctx, r.ID, began)
+	}); err != nil {
+		return "", err
 	}
-	token, err := n.api.ContainerToken(ctx, r.TaskID, r.Image)
-	if err != nil {
-		return "", fmt.Errorf("get the algorithm's token: %w", err)
+	var token string
+	err := n.persist(ctx, "get the algorithm's token", func() (err error) {
+		token, err = n.api.ContainerToken(ctx, r.TaskID, r.Image)
+		return err
+	})
+	return token, err
+}
+
+// persist repeats a call to the server until it succeeds, fails for good, or
+// ctx ends.
+func (n *Node) persist(ctx context.Context, what string, call func() error) error {
+	retry := backoff.New(backoff.Server)
+	for {
+		err := call()
+		if err == nil {
+			return nil
+		}
+		again, wait := server.Retryable(err)
+		if !again || ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		wait = max(wait, retry.Next())
+		n.log.WarnContext(ctx, "the server did not answer as it should, trying again", "doing", what, "error", err, "wait", wait)
+		if err := backoff.Sleep(ctx, wait); err != nil {
+			return err
+		}
 	}
-	return token, nil
 }
 
 // possible refuses at once what no digest could make allowed.
-func (n *Node) possible(r *server.Run) error {
-	if d := n.policy.Possible(n.policyRequest(r, "")); !d.Allowed {
+func (n *Node) possible(ctx context.Context, r *server.Run) error {
+	if d := n.policy.Possible(n.policyRequest(ctx, r, "")); !d.Allowed {
 		return refuse(ReasonPolicy, errors.New(d.Reason))
 	}
 	return nil
 }
 
-func (n *Node) policyRequest(r *server.Run, digest string) policy.Request {
-	return policy.Request{Image: r.Image, Digest: digest, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID}
+func (n *Node) policyRequest(ctx context.Context, r *server.Run, digest string) policy.Request {
+	return policy.Request{
+		Image: r.Image, Digest: digest, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID,
+		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
+		DigestOf: func(ref string) (string, error) {
+			resolved, err := n.resolver.Resolve(ctx, ref)
+			return resolved.Digest, err
+		},
+	}
 }
 
 // ensureImage resolves the image once, decides on the digest, and fetches it
@@ -252,7 +285,7 @@ func (n *Node) ensureImage(ctx context.Context, r *server.Run) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if d := n.policy.Check(n.policyRequest(r, resolved.Digest)); !d.Allowed {
+	if d := n.policy.Check(n.policyRequest(ctx, r, resolved.Digest)); !d.Allowed {
 		return "", refuse(ReasonPolicy, errors.New(d.Reason))
 	}
 	if _, err := n.images.Image(ctx, resolved.Pinned); err == nil && !n.policy.RequirePull() {

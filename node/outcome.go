@@ -120,7 +120,7 @@ func judge(exit *engine.Exit, size, limit int64, outputErr error) outcome {
 	case outputErr != nil:
 		return outcome{reason: ReasonInternal, message: fmt.Sprintf("the algorithm's output cannot be read: %v", outputErr)}
 	case limit > 0 && size > limit:
-		return outcome{reason: ReasonBadOutput, message: fmt.Sprintf("the algorithm's output has %d bytes and this node delivers %d at most: return less or ask the node's administrator to raise limits.output", size, limit)}
+		return outcome{reason: ReasonBadOutput, message: fmt.Sprintf("the algorithm's output has %d bytes and this node delivers %d at most: return less or ask the node's administrator to raise limits.output_size", size, limit)}
 	}
 	return outcome{reason: ReasonCompleted, output: true}
 }

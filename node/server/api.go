@@ -44,6 +44,8 @@ type API interface {
 	ReleasePorts(ctx context.Context, runID int64) error
 	// OrganizationKey is an organization's public key as stored (base64), "" when it has none.
 	OrganizationKey(ctx context.Context, organizationID int64) (string, error)
+	// OrganizationName is an organization's name.
+	OrganizationName(ctx context.Context, organizationID int64) (string, error)
 	// SetOrganizationKey stores the public key of this node's organization.
 	SetOrganizationKey(ctx context.Context, organizationID int64, key string) error
 	// BlobStore tells whether the server keeps inputs and results in a blob store. The answer

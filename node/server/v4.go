@@ -194,6 +194,15 @@ func (v *V4) OrganizationKey(ctx context.Context, id int64) (string, error) {
 	return *org.Key, nil
 }
 
+// OrganizationName implements API.
+func (v *V4) OrganizationName(ctx context.Context, id int64) (string, error) {
+	var org struct {
+		Name string `json:"name"`
+	}
+	err := v.get(ctx, fmt.Sprintf("/organization/%d", id), &org)
+	return org.Name, err
+}
+
 // SetOrganizationKey implements API.
 func (v *V4) SetOrganizationKey(ctx context.Context, id int64, key string) error {
 	b, err := jsonBody(map[string]string{"public_key": key})
