@@ -25,6 +25,7 @@ type fakeEngine struct {
 	serial  int
 	runs    map[string]*fakeRun // by container id
 	boxes   map[string]int64    // sandbox id -> run id
+	gates   map[string]http.Handler
 	starts  map[int64]int
 	openErr error
 	opened  chan int64 // if not nil, receives each Open and blocks it until taken
@@ -34,7 +35,7 @@ type fakeEngine struct {
 type fakeRun struct {
 	spec    engine.Spec
 	sandbox string
-	handler http.Handler
+	engine  *fakeEngine
 	stop    chan struct{} // closed by Stop
 	done    chan struct{} // closed at the end
 	started bool
@@ -43,7 +44,7 @@ type fakeRun struct {
 }
 
 func newFakeEngine(algorithm func(*fakeRun) int) *fakeEngine {
-	return &fakeEngine{algorithm: algorithm, runs: map[string]*fakeRun{}, boxes: map[string]int64{}, starts: map[int64]int{}}
+	return &fakeEngine{algorithm: algorithm, runs: map[string]*fakeRun{}, boxes: map[string]int64{}, gates: map[string]http.Handler{}, starts: map[int64]int{}}
 }
 
 func (e *fakeEngine) Run(ctx context.Context) error { <-ctx.Done(); return nil }
@@ -75,11 +76,7 @@ func (e *fakeEngine) Gateway(_ context.Context, runID int64, sandbox string, _ i
 	if e.boxes[sandbox] != runID {
 		return engine.ErrVanished
 	}
-	for _, r := range e.runs {
-		if r.sandbox == sandbox {
-			r.handler = h
-		}
-	}
+	e.gates[sandbox] = h
 	return nil
 }
 
@@ -91,7 +88,7 @@ func (e *fakeEngine) Create(_ context.Context, s *engine.Spec, sandbox string) (
 	}
 	e.serial++
 	id := fmt.Sprintf("container-%d", e.serial)
-	e.runs[id] = &fakeRun{spec: *s, sandbox: sandbox, stop: make(chan struct{}), done: make(chan struct{})}
+	e.runs[id] = &fakeRun{spec: *s, sandbox: sandbox, engine: e, stop: make(chan struct{}), done: make(chan struct{})}
 	return id, nil
 }
 
@@ -248,7 +245,10 @@ func (r *fakeRun) request(method, path, token string) int {
 	req := httptest.NewRequest(method, path, nil)
 	req.Header.Set("Authorization", "Bearer "+token)
 	w := httptest.NewRecorder()
-	r.handler.ServeHTTP(w, req)
+	r.engine.mu.Lock()
+	h := r.engine.gates[r.sandbox]
+	r.engine.mu.Unlock()
+	h.ServeHTTP(w, req)
 	return w.Code
 }
 
