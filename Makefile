@@ -5,7 +5,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: all build bundle algorithms demo test unit integration-test race bench lint clean
+.PHONY: all build bundle algorithms demo test unit integration-test bench lint clean
 
 all: build bundle algorithms
 
@@ -28,17 +28,14 @@ demo: all
 	bin/v6node demo
 
 # Everything that decides whether a change lands; needs root.
-test: lint unit race integration-test
+test: lint unit integration-test
 
 unit:
-	$(GO) test ./...
-
-race:
 	$(GO) test -race ./...
 
 # Against real runtimes: the managed containerd and an external one.
 integration-test: all
-	$(GO) test -tags integration -timeout 20m -count=1 ./integration/... ./runtime/...
+	$(GO) test -tags integration -timeout 20m -count=1 -p 1 -v ./integration/... ./runtime/...
 
 bench: all
 	$(GO) run ./integration/bench
