@@ -23,6 +23,7 @@ root and no network.
 
 Example:
    v6node demo`,
+		OnUsageError: usageError,
 		Flags: []cli.Flag{
 			&cli.PathFlag{Name: "bundle-dir", Usage: "find the managed containerd's programs in `DIR`", EnvVars: []string{"V6NODE_BUNDLE"}},
 			&cli.BoolFlag{Name: "keep", Usage: "keep the temporary directory, with the nodes' logs"},

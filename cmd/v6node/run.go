@@ -25,6 +25,7 @@ Examples:
    v6node run --config /etc/v6node/node.yaml
    v6node run --config node.yaml --cri-endpoint unix:///run/containerd/containerd.sock
    v6node run --config node.yaml --cri-endpoint unix:///var/run/crio/crio.sock`,
+		OnUsageError: usageError,
 		Flags: []cli.Flag{
 			&cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE` (the reference node's YAML is accepted)", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true},
 			&cli.StringFlag{Name: "cri-endpoint", Usage: "use the container runtime at `unix:///PATH`; overrides runtime.endpoint", EnvVars: []string{"CONTAINER_RUNTIME_ENDPOINT"}},

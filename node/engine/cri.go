@@ -128,7 +128,7 @@ func (e *CRI) Open(ctx context.Context, s *Spec) (_ string, err error) {
 	}
 	ns, err := e.netns(ctx, id)
 	if err == nil {
-		err = errors.Join(asNetwork(ns.Verify()), ns.Close())
+		err = errors.Join(asNetwork(e.advise(ns.Verify())), ns.Close())
 	}
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("check the sandbox's network of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
@@ -142,6 +142,19 @@ func asNetwork(err error) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrNetwork, err)
+}
+
+// advise names this runtime's own directories in the command that cures a
+// foreign network.
+func (e *CRI) advise(err error) error {
+	var foreign *cni.ForeignNetworkError
+	if info := e.rt.Info(); errors.As(err, &foreign) {
+		foreign.Layout = cni.Layout{ConfDir: info.CNIConfDir}
+		if len(info.CNIBinDirs) > 0 {
+			foreign.Layout.BinDir = info.CNIBinDirs[0]
+		}
+	}
+	return err
 }
 
 func (e *CRI) netns(ctx context.Context, sandboxID string) (*cni.Netns, error) {
