@@ -16,7 +16,11 @@ import (
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	ans := newAnswer(w, a.lim.writeStall)
+	a.limitBody(ans, r)
 	defer func() {
+		if b, ok := r.Body.(*body); ok {
+			b.linger()
+		}
 		fault := recover()
 		if fault != nil && fault != http.ErrAbortHandler {
 			a.log.Error("the proxy failed", "panic", fault, "stack", string(debug.Stack()))
@@ -64,8 +68,8 @@ func (a *API) serve(w *answer, r *http.Request) error {
 		return err
 	}
 	defer func() { <-a.slots }()
-	if err := a.limitBody(w, r); err != nil {
-		return err
+	if b, ok := r.Body.(*body); ok && r.ContentLength > b.left {
+		return errTooLong
 	}
 
 	path := strings.TrimSuffix(r.URL.Path, "/")

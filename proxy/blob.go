@@ -80,6 +80,5 @@ func (a *API) getBlob(w *answer, r *http.Request) error {
 	if n := resp.ContentLength - int64(a.key.Public().BlobOverhead()); n >= 0 {
 		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 	}
-	_, err = io.CopyBuffer(w, plain, make([]byte, 64<<10))
-	return err
+	return copyTo(w, plain, resp.ContentLength)
 }

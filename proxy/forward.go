@@ -76,7 +76,17 @@ func (a *API) relay(w *answer, r *http.Request, resp *http.Response) error {
 	if w.bodiless {
 		return nil
 	}
-	_, err := io.CopyBuffer(w, struct{ io.Reader }{resp.Body}, make([]byte, 32<<10))
+	return copyTo(w, resp.Body, resp.ContentLength)
+}
+
+// copyTo copies a body of n bytes, or of an unknown number (-1), in pieces that
+// are large where the body is: each is two system calls.
+func copyTo(w *answer, r io.Reader, n int64) error {
+	size := int64(128 << 10)
+	if n >= 0 {
+		size = min(size, n+1)
+	}
+	_, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, size))
 	return err
 }
 

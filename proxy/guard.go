@@ -58,10 +58,10 @@ func safePath(p string) bool {
 
 // limitBody gives the request's body an end: of bytes, and of patience with an
 // algorithm that stops sending.
-func (a *API) limitBody(w *answer, r *http.Request) error {
+func (a *API) limitBody(w *answer, r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		r.Body = http.NoBody
-		return nil
+		return
 	}
 	b := &body{r: r.Body, rc: w.rc, stall: a.lim.readStall, left: a.lim.otherBody}
 	switch strings.TrimSuffix(r.URL.Path, "/") {
@@ -70,16 +70,12 @@ func (a *API) limitBody(w *answer, r *http.Request) error {
 	case "/blobstream":
 		b.left = a.lim.blobBody
 	}
-	if r.ContentLength > b.left {
-		return errTooLong
-	}
 	r.Body = b
-	return nil
 }
 
 // body is the algorithm's body. Its errors are answers, and it remembers the
-// first: the HTTP client wraps or hides what a body returns. Fault and Close may
-// be called while another goroutine reads.
+// first: the HTTP client wraps or hides what a body returns. The methods but Read
+// may be called while another goroutine reads.
 type body struct {
 	r     io.ReadCloser
 	rc    *http.ResponseController
@@ -130,6 +126,19 @@ func (b *body) fault() error {
 		return nil
 	}
 	return b.err
+}
+
+// lingerTime is how long the HTTP server may go on to read a body that nobody
+// wants, so that the client sees the answer before the connection breaks.
+const lingerTime = 5 * time.Second
+
+func (b *body) linger() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = errBody
+		b.deadline(time.Now().Add(lingerTime))
+	}
 }
 
 // Close ends reading, also one under way.

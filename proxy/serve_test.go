@@ -95,6 +95,17 @@ func TestHeldRequestsAreAnsweredWhenServingEnds(t *testing.T) {
 	}
 }
 
+func TestOptionsOfTheWholeServerAreRefused(t *testing.T) {
+	f := newFixture(t, mustNotBeAsked(t))
+	addr, _, _ := start(t, f.api)
+	c := dial(t, addr)
+	fmt.Fprintf(c, "OPTIONS * HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", token)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 400 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+}
+
 func TestHeadersHaveALimit(t *testing.T) {
 	addr, _, _ := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.Error("the handler was called") }))
 	c := dial(t, addr)

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	plainChunk = 24 << 10 // a multiple of 3
+	plainChunk = 48 << 10 // a multiple of 3
 	textChunk  = plainChunk / 3 * 4
 )
 

@@ -18,7 +18,7 @@ var (
 )
 
 const (
-	bufSize   = 32 << 10
+	bufSize   = 64 << 10
 	maxKey    = 1 << 10
 	maxScalar = 4 << 10
 	maxDepth  = 1000 // the server's own JSON reader gives up there

@@ -2,6 +2,7 @@ package jsonstream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,13 +58,29 @@ func (s *stringReader) piece() ([]byte, error) {
 	if n := bytes.IndexByte(piece, '\\'); n >= 0 {
 		piece = piece[:n]
 	}
-	for _, b := range piece {
-		if b < ' ' {
-			return nil, fmt.Errorf("%w: a control character in a string", ErrSyntax)
-		}
+	if hasControl(piece) {
+		return nil, fmt.Errorf("%w: a control character in a string", ErrSyntax)
 	}
 	c.lo += len(piece)
 	return piece, nil
+}
+
+// hasControl reports whether a byte of p is below a space, eight at a time: the
+// subtraction borrows into a byte's top bit only where it, or one before it, is.
+func hasControl(p []byte) bool {
+	const spaces, tops = 0x2020202020202020, 0x8080808080808080
+	for ; len(p) >= 8; p = p[8:] {
+		v := binary.LittleEndian.Uint64(p)
+		if (v-spaces)&^v&tops != 0 {
+			return true
+		}
+	}
+	for _, b := range p {
+		if b < ' ' {
+			return true
+		}
+	}
+	return false
 }
 
 // escape takes one escape sequence, or two \u that belong together.
