@@ -106,7 +106,7 @@ func (g *Cgroup) Create(r Resources) error {
 	}
 	r = r.normal()
 	if g.driver == Systemd {
-		if err := g.call.startSlice(g.parent, r, g.host.version); err != nil {
+		if err := g.call.startSlice(context.Background(), g.parent, r, g.host.version); err != nil {
 			return &Error{Op: op, Cause: err, text: "systemd refused the slice " + g.parent + " (" + oneLine(err.Error()) + ")"}
 		}
 	}

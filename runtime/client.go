@@ -4,13 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -149,14 +152,40 @@ func (c *Client) Close() error {
 	return err
 }
 
-// call makes one unary call that may wait for a restarting runtime.
+// retryPause is between two attempts of a call while the runtime is away;
+// gRPC's own backoff comes on top.
+const retryPause = 100 * time.Millisecond
+
+// call makes a unary call that may be repeated without harm: it waits for a
+// restarting runtime, and is made again when the runtime went away before it
+// answered.
 func call[Q, A any](ctx context.Context, c *Client, op string, f func(context.Context, Q, ...grpc.CallOption) (A, error), req Q) (A, error) {
 	return callFor(ctx, c, op, c.timeout, f, req)
 }
 
+// callFor is call with another limit than the client's.
 func callFor[Q, A any](ctx context.Context, c *Client, op string, limit time.Duration, f func(context.Context, Q, ...grpc.CallOption) (A, error), req Q) (A, error) {
+	return attempt(ctx, op, limit, f, req, func(error) bool { return true })
+}
+
+// callOnce makes a unary call that has an effect each time. It waits for a
+// restarting runtime too, but when the connection breaks during the call nobody
+// knows what has happened, and the error is ErrNotReady.
+func callOnce[Q, A any](ctx context.Context, c *Client, op string, f func(context.Context, Q, ...grpc.CallOption) (A, error), req Q) (A, error) {
+	return attempt(ctx, op, c.timeout, f, req, func(err error) bool {
+		// containerd says this while it reads its state after a restart.
+		return strings.Contains(causeText(err), "server is not initialized")
+	})
+}
+
+func attempt[Q, A any](ctx context.Context, op string, limit time.Duration, f func(context.Context, Q, ...grpc.CallOption) (A, error), req Q, again func(error) bool) (A, error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	answer, err := f(limited, req, grpc.WaitForReady(true))
-	return answer, callError(ctx, op, limit, err)
+	for {
+		answer, err := f(limited, req, grpc.WaitForReady(true))
+		if status.Code(err) == codes.Unavailable && again(err) && pause(limited, retryPause) {
+			continue
+		}
+		return answer, callError(ctx, op, limit, err)
+	}
 }

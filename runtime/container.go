@@ -154,7 +154,7 @@ func (c *Client) CreateContainer(ctx context.Context, sandboxID string, s *Conta
 	if err := c.checkContainer(op, s); err != nil {
 		return "", err
 	}
-	r, err := call(ctx, c, op, c.rt.CreateContainer, &cri.CreateContainerRequest{
+	r, err := callOnce(ctx, c, op, c.rt.CreateContainer, &cri.CreateContainerRequest{
 		PodSandboxId:  sandboxID,
 		Config:        c.containerConfig(s, sandbox),
 		SandboxConfig: c.sandboxConfig(sandbox),
@@ -167,7 +167,7 @@ func (c *Client) CreateContainer(ctx context.Context, sandboxID string, s *Conta
 
 // StartContainer starts a created container. A container starts once.
 func (c *Client) StartContainer(ctx context.Context, id string) error {
-	_, err := call(ctx, c, "start the container "+short(id), c.rt.StartContainer, &cri.StartContainerRequest{ContainerId: id})
+	_, err := callOnce(ctx, c, "start the container "+short(id), c.rt.StartContainer, &cri.StartContainerRequest{ContainerId: id})
 	return startError(err)
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -262,6 +263,15 @@ func (t *tail) advance(last bool) error {
 			if err := t.drain(t.old, t.oldParser, last); err != nil {
 				return err
 			}
+			if deleted, err := isDeleted(t.old); err != nil {
+				return err
+			} else if deleted {
+				if err := t.oldParser.finish(); err != nil {
+					return err
+				}
+				t.old.Close()
+				t.old, t.oldParser = nil, nil
+			}
 		}
 		if t.file == nil {
 			if err := t.openFile(); err != nil || t.file == nil {
@@ -271,7 +281,16 @@ func (t *tail) advance(last bool) error {
 		if err := t.drain(t.file, t.parser, last); err != nil {
 			return err
 		}
-		rotated, err := t.rotated()
+		rotated, deleted, err := t.rotated()
+		if err == nil && deleted {
+			// An open file would keep its directory alive, and the news of
+			// the directory's removal from coming.
+			err = t.drain(t.file, t.parser, last)
+			t.file.Close()
+			t.file = nil
+			t.parser.rewind()
+			rotated = false
+		}
 		if err != nil || !rotated {
 			if last && t.oldParser != nil && err == nil {
 				err = t.oldParser.finish()
@@ -314,20 +333,32 @@ func (t *tail) openFile() error {
 	return nil
 }
 
-// rotated says whether another file has taken the log's place.
-func (t *tail) rotated() (bool, error) {
+// rotated says whether another file has taken the log's place, or none has and
+// the log was deleted.
+func (t *tail) rotated() (another, deleted bool, err error) {
 	now, err := os.Lstat(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		deleted, err = isDeleted(t.file)
+		return false, deleted, err
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	mine, err := t.file.Stat()
 	if err != nil {
+		return false, false, err
+	}
+	return !os.SameFile(now, mine), false, nil
+}
+
+// isDeleted says whether an open file has no name any more.
+func isDeleted(f *os.File) (bool, error) {
+	fi, err := f.Stat()
+	if err != nil {
 		return false, err
 	}
-	return !os.SameFile(now, mine), nil
+	sys, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && sys.Nlink == 0, nil
 }
 
 // switchFile goes over to the file that has taken the log's place. A line that

@@ -94,7 +94,7 @@ func (c *Client) RunSandbox(ctx context.Context, s *SandboxSpec) (id string, err
 	if err := c.checkSandbox(op, s); err != nil {
 		return "", err
 	}
-	r, err := call(ctx, c, op, c.rt.RunPodSandbox, &cri.RunPodSandboxRequest{
+	r, err := callOnce(ctx, c, op, c.rt.RunPodSandbox, &cri.RunPodSandboxRequest{
 		Config:         c.sandboxConfig(s),
 		RuntimeHandler: s.RuntimeHandler,
 	})

@@ -24,9 +24,9 @@ type WatchOptions struct {
 // to, containerd 1.7 and older split them between all who listen, and whoever
 // reconnects has missed some. It asks nothing while nobody waits.
 type Watcher struct {
-	c      *Client
-	labels map[string]string
-	o      WatchOptions
+	c    *Client
+	list func(context.Context) ([]*Container, error)
+	o    WatchOptions
 
 	mu      sync.Mutex
 	waiters map[string]map[*waiter]struct{} // by container ID
@@ -51,9 +51,10 @@ func NewWatcher(c *Client, labels map[string]string, o WatchOptions) *Watcher {
 		o.RelistMax = 10 * time.Second
 	}
 	o.RelistMax = max(o.RelistMin, o.RelistMax)
+	labels = maps.Clone(labels)
 	return &Watcher{
 		c:       c,
-		labels:  maps.Clone(labels),
+		list:    func(ctx context.Context) ([]*Container, error) { return c.ListContainers(ctx, labels) },
 		o:       o,
 		waiters: map[string]map[*waiter]struct{}{},
 		rescan:  make(chan struct{}, 1),
@@ -233,7 +234,7 @@ func (w *Watcher) idle() bool {
 
 // scan wakes those whose container is not listed as running or about to.
 func (w *Watcher) scan(ctx context.Context) bool {
-	list, err := w.c.ListContainers(ctx, w.labels)
+	list, err := w.list(ctx)
 	if err != nil {
 		w.c.log.Debug("the containers could not be listed, trying again", "error", err)
 		return false
