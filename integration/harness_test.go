@@ -76,9 +76,13 @@ type world struct {
 	count int
 }
 
-// newWorld makes a world that ends with the test.
-func newWorld(t *testing.T, k kind) *world {
+// newWorld makes a world that ends with the test. Its server is as usual unless
+// options are given.
+func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	t.Helper()
+	if o == nil {
+		o = []standin.Options{{}}
+	}
 	if os.Geteuid() != 0 {
 		t.Fatal("the integration tests start containers: run them as root")
 	}
@@ -97,7 +101,7 @@ func newWorld(t *testing.T, k kind) *world {
 	if err := os.Mkdir(w.tmp(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if w.lab, err = lab.New(t.Context(), w.dir, w.programs, standin.Options{}); err != nil {
+	if w.lab, err = lab.New(t.Context(), w.dir, w.programs, o[0]); err != nil {
 		t.Fatal(err)
 	}
 	w.server = w.lab.Server

@@ -26,7 +26,7 @@ type NodeSpec struct {
 	Databases map[string]string
 	// Endpoint of an existing runtime; empty starts the node's own containerd.
 	Endpoint string
-	// Extra is laid over the configuration.
+	// Extra is laid over the configuration; nil removes a key.
 	Extra map[string]any
 	Args  []string
 	Env   []string
@@ -85,6 +85,9 @@ func (l *Lab) Configure(s NodeSpec) (*Node, error) {
 			continue
 		}
 		doc[k] = v
+	}
+	if dir, ok := doc["state_dir"].(string); ok {
+		n.StateDir = dir
 	}
 	b, err := yaml.Marshal(doc)
 	if err != nil {
