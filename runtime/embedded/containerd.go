@@ -241,7 +241,7 @@ func (d *Containerd) ready(ctx context.Context) error {
 
 func (d *Containerd) obituary() error {
 	if last := lastWords(d.layout.log, d.logFrom); last != "" {
-		return fmt.Errorf("containerd ended (log: %s): %s", d.layout.log, last)
+		return fmt.Errorf("containerd ended, the last line in %s is: %s", d.layout.log, last)
 	}
 	return fmt.Errorf("containerd ended and wrote nothing to %s", d.layout.log)
 }

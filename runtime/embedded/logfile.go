@@ -54,7 +54,7 @@ func logSize(path string) int64 {
 }
 
 // lastWords returns the last line that containerd wrote after the given
-// offset, which is nearly always the reason why it ended.
+// offset: why it did not start, where it did not.
 func lastWords(path string, from int64) string {
 	f, err := os.Open(path)
 	if err != nil {
