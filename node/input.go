@@ -1,15 +1,30 @@
 package node
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/v6node/v6node/node/server"
 )
 
-// decodeInput gives a run's input as the algorithm reads it.
+// decodeInput gives a run's input as the algorithm reads it: a JSON object.
 func (n *Node) decodeInput(r *server.Run) ([]byte, error) {
+	plain, err := n.plainInput(r)
+	if err != nil {
+		return nil, err
+	}
+	// A message for another key may by chance look like a short text, so what
+	// it says is looked at as well.
+	if text := bytes.TrimLeft(plain, " \t\r\n"); len(text) == 0 || text[0] != '{' || !json.Valid(plain) {
+		return nil, refuse(ReasonInput, errors.New("the input is not a JSON object: send the task again with an input such as {\"method\": \"...\"}"))
+	}
+	return plain, nil
+}
+
+func (n *Node) plainInput(r *server.Run) ([]byte, error) {
 	if n.key != nil {
 		plain, err := n.key.Decrypt(r.Input)
 		if err != nil {
