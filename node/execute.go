@@ -121,15 +121,21 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	spec := n.engineSpec(rec, ws)
 	var p prepared
 	var token string
+	var img *runtime.Image
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) { token, err = n.register(gctx, r); return err })
-	g.Go(func() (err error) { p.pinned, err = n.ensureImage(gctx, r); return err })
+	g.Go(func() (err error) { p.pinned, img, err = n.ensureImage(gctx, r); return err })
 	g.Go(func() (err error) {
 		p.sandbox, err = n.engine.Open(gctx, spec)
 		return asStart(gctx, err)
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	if uid, known := userOf(img); known {
+		if err := ws.CheckAccess(uid); err != nil {
+			return nil, err
+		}
 	}
 	if err := ws.WriteToken(token); err != nil {
 		return nil, err
@@ -280,26 +286,27 @@ func (n *Node) policyRequest(ctx context.Context, r *server.Run, digest string) 
 
 // ensureImage resolves the image once, decides on the digest, and fetches it
 // where the runtime lacks it. What it returns names exactly that digest.
-func (n *Node) ensureImage(ctx context.Context, r *server.Run) (string, error) {
+func (n *Node) ensureImage(ctx context.Context, r *server.Run) (pinned string, img *runtime.Image, err error) {
 	resolved, err := n.resolver.Resolve(ctx, r.Image)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if d := n.policy.Check(n.policyRequest(ctx, r, resolved.Digest)); !d.Allowed {
-		return "", refuse(ReasonPolicy, errors.New(d.Reason))
+		return "", nil, refuse(ReasonPolicy, errors.New(d.Reason))
 	}
-	if _, err := n.images.Image(ctx, resolved.Pinned); err == nil && !n.policy.RequirePull() {
-		return resolved.Pinned, nil
+	img, err = n.images.Image(ctx, resolved.Pinned)
+	if err == nil && !n.policy.RequirePull() {
+		return resolved.Pinned, img, nil
 	} else if err != nil && !errors.Is(err, runtime.ErrImageNotFound) {
-		return "", fmt.Errorf("look for the image %s: %w", resolved.Pinned, err)
+		return "", nil, fmt.Errorf("look for the image %s: %w", resolved.Pinned, err)
 	}
 	began := time.Now()
-	img, err := n.images.PullImage(ctx, resolved.Pinned, n.resolver.Auth(r.Image), runtime.PullOptions{})
+	img, err = n.images.PullImage(ctx, resolved.Pinned, n.resolver.Auth(r.Image), runtime.PullOptions{})
 	if err != nil {
-		return "", fmt.Errorf("fetch the image %s: %w", resolved.Pinned, err)
+		return "", nil, fmt.Errorf("fetch the image %s: %w", resolved.Pinned, err)
 	}
 	n.log.InfoContext(ctx, "image fetched", "run", r.ID, "image", resolved.Pinned, "bytes", img.Size, "took", time.Since(began).Round(time.Millisecond))
-	return resolved.Pinned, nil
+	return resolved.Pinned, img, nil
 }
 
 // openGateway serves the run's own view of the server inside its sandbox.

@@ -39,3 +39,15 @@ func LocalImages(images Images) image.LocalFunc {
 		return "", false, false
 	}
 }
+
+// userOf is the user as whom an image's algorithm runs, where that is known
+// without looking into the image.
+func userOf(img *runtime.Image) (uid int64, known bool) {
+	switch {
+	case img.UID != nil:
+		return *img.UID, true
+	case img.Username == "", img.Username == "root":
+		return 0, true
+	}
+	return 0, false
+}

@@ -74,10 +74,12 @@ type Run struct {
 	// Env and Mounts are what the container gets.
 	Env    []Variable
 	Mounts []Mount
+
+	sources []source
 }
 
-// Open returns the workspace of a run that was prepared before, without Env
-// and Mounts.
+// Open returns the workspace of a run that was prepared before, without Env,
+// Mounts and databases.
 func (r Root) Open(runID int64) *Run { return &Run{root: r, id: runID} }
 
 // Prepare makes the workspace of a run. It replaces what an earlier attempt of
@@ -103,6 +105,7 @@ func (r Root) Prepare(s *Spec) (_ *Run, err error) {
 	if err != nil {
 		return nil, err
 	}
+	w.sources = sources
 	w.Env = env.encoded(contextVar)
 	w.Mounts = []Mount{
 		{Host: w.data(), Container: w.inside()},
