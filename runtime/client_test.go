@@ -318,3 +318,44 @@ func TestCredentialsDoNotPrint(t *testing.T) {
 		t.Error("the password is printed")
 	}
 }
+
+// BenchmarkOverhead compares the three calls of a start made by the client with
+// the same three made directly, on a runtime that does nothing.
+func BenchmarkOverhead(b *testing.B) {
+	f := newFake(b)
+	f.start(b)
+	c := dialFake(b, f)
+	s, k := testSandbox(), testContainer()
+	clear := func(sandbox string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.sandboxes, sandbox)
+		f.containers = map[string]*fakeContainer{}
+	}
+	b.Run("client", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			sandbox, container := startOne(b, c, s)
+			_ = container
+			clear(sandbox)
+		}
+	})
+	b.Run("direct", func(b *testing.B) {
+		b.ReportAllocs()
+		sandboxConfig, containerConfig := c.sandboxConfig(s), c.containerConfig(k, s)
+		for b.Loop() {
+			r, err := c.rt.RunPodSandbox(b.Context(), &cri.RunPodSandboxRequest{Config: sandboxConfig})
+			if err != nil {
+				b.Fatal(err)
+			}
+			k, err := c.rt.CreateContainer(b.Context(), &cri.CreateContainerRequest{PodSandboxId: r.PodSandboxId, Config: containerConfig, SandboxConfig: sandboxConfig})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := c.rt.StartContainer(b.Context(), &cri.StartContainerRequest{ContainerId: k.ContainerId}); err != nil {
+				b.Fatal(err)
+			}
+			clear(r.PodSandboxId)
+		}
+	})
+}

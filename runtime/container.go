@@ -294,3 +294,10 @@ func unlessGone(err error) error {
 	}
 	return err
 }
+
+// ReopenLog makes the runtime write the container's log to a new file at its
+// path, after the old one was renamed. The container must be running.
+func (c *Client) ReopenLog(ctx context.Context, id string) error {
+	_, err := call(ctx, c, "reopen the log of the container "+short(id), c.rt.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: id})
+	return err
+}
