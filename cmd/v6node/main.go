@@ -28,6 +28,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	signalled := context.AfterFunc(ctx, func() {
+		stop() // the next signal does what it does by default
+		fmt.Fprintln(os.Stderr, "v6node: stopping; a second signal ends the program at once")
+	})
+	defer signalled()
 	if err := newApp().RunContext(ctx, os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "v6node:", err)
 		os.Exit(exitCode(err))
