@@ -44,6 +44,8 @@ type node struct {
 type nodeOptions struct {
 	// Databases by label, with their content; {"default": patients} if nil.
 	Databases map[string]string
+	// DatabaseEnv are variables of a database, by its label.
+	DatabaseEnv map[string]map[string]string
 	// Extra is laid over the configuration.
 	Extra map[string]any
 	// Endpoint of another runtime than the world's.
@@ -110,15 +112,18 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	if content == nil {
 		content = map[string]string{"default": patients}
 	}
-	files := make(map[string]string, len(content))
+	var list []map[string]any
 	for label, text := range content {
-		files[label] = filepath.Join(dir, label+".csv")
-		if err := os.WriteFile(files[label], []byte(text), 0o644); err != nil {
+		file := filepath.Join(dir, label+".csv")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			return nil, err
 		}
+		list = append(list, map[string]any{"label": label, "uri": file, "type": "csv", "env": o.DatabaseEnv[label]})
 	}
+	extra := map[string]any{"databases": list}
+	maps.Copy(extra, o.Extra)
 	spec := lab.NodeSpec{
-		Name: name, APIKey: w.server.AddNode(org, collab), Databases: files, Extra: maps.Clone(o.Extra),
+		Name: name, APIKey: w.server.AddNode(org, collab), Extra: extra,
 		Args: append([]string{"--log-level", "debug"}, o.Args...), Env: []string{"TMPDIR=" + w.tmp()}, Endpoint: o.Endpoint,
 	}
 	if o.Sealed {
@@ -209,13 +214,14 @@ const (
 	scratchSize = 8 << 20
 )
 
-// alpha and beta are two nodes of an open collaboration.
+// alphaBeta are two nodes of an open collaboration.
 func (w *world) alphaBeta(t *testing.T) (alpha, beta *node) {
 	t.Helper()
 	w.openOnce.Do(func() {
 		w.open = w.shared(false,
 			nodeOptions{
-				Databases: map[string]string{"default": patients, "secret": "patient,diagnosis\n1,flu\n"},
+				Databases:   map[string]string{"default": patients, "secret": "patient,diagnosis\n1,flu\n"},
+				DatabaseEnv: map[string]map[string]string{"secret": {"password": secretPassword}},
 				Extra: map[string]any{
 					"limits":        map[string]any{"tmpfs_size": strconv.Itoa(scratchSize)},
 					"algorithm_env": map[string]string{"SUITE_SETTING": "from the configuration"},

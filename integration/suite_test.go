@@ -9,11 +9,20 @@ import (
 
 func TestOnEmbeddedContainerd(t *testing.T) { onRuntime(t, embeddedKind, suite()) }
 
-func TestOnExternalContainerd(t *testing.T) { onRuntime(t, externalKind, suite()) }
+func TestOnExternalContainerd(t *testing.T) {
+	onRuntime(t, externalKind, append(suite(), externalScenarios()...))
+}
 
 // suite is what holds on every runtime.
 func suite() []scenario {
 	return slices.Concat(
+		restartScenarios(),
+		killScenarios(),
+		sandboxScenarios(),
+		proxyScenarios(),
+		policyScenarios(),
 		taskScenarios(),
+		logScenarios(),
+		inspectionScenarios(),
 	)
 }

@@ -1,0 +1,133 @@
+//go:build integration
+
+package integration
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/runtime"
+)
+
+func restartScenarios() []scenario {
+	return []scenario{
+		{"a run outlives a restart of its node", func(t *testing.T, w *world) {
+			n := w.start(t, nodeOptions{})
+			g := n.hold(t)
+			if err := n.Stop(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			n.restart(t)
+			n.attended(t, g)
+			g.release(t)
+			n.takenOver(t, g, true)
+		}},
+		{"a run outlives the death of its node", func(t *testing.T, w *world) {
+			n := w.start(t, nodeOptions{})
+			g := n.hold(t)
+			n.Kill()
+			n.restart(t)
+			n.attended(t, g)
+			g.release(t)
+			n.takenOver(t, g, true)
+		}},
+		{"a run that ends while its node is away is delivered by the next start", func(t *testing.T, w *world) {
+			n := w.start(t, nodeOptions{})
+			g := n.hold(t)
+			n.Kill()
+			g.release(t)
+			n.exited(t)
+			n.restart(t)
+			n.takenOver(t, g, false)
+		}},
+		{"a kill that comes while the node is away is obeyed by the next start", func(t *testing.T, w *world) {
+			n := w.start(t, nodeOptions{})
+			g := n.hold(t)
+			n.Kill()
+			n.offline(t)
+			n.kill(t, g.task)
+			n.restart(t)
+			n.killed(t, g.run, true)
+		}},
+	}
+}
+
+func (n *node) offline(t *testing.T) {
+	t.Helper()
+	if err := n.w.server.WaitNode(within(t), n.ID(), false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restart starts a node that has ended.
+func (n *node) restart(t *testing.T) {
+	t.Helper()
+	n.offline(t)
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WaitOnline(within(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// attended waits until a node that was started again looks after its run: it
+// opens the run's proxy first and then repeats that the algorithm is active.
+func (n *node) attended(t *testing.T, g *gate) {
+	t.Helper()
+	if _, err := n.w.server.WaitRunFor(within(t), g.run, func(r standin.RunRecord) bool {
+		told := 0
+		for _, e := range r.History {
+			if e.Field("status") == standin.StatusActive {
+				told++
+			}
+		}
+		return told == 2
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exited waits until the runtime says that the node's only container has ended.
+func (n *node) exited(t *testing.T) {
+	t.Helper()
+	labels := map[string]string{"ai.vantage6.node": n.instance(t)}
+	eventually(t, func() error {
+		list, err := n.runtime(t).ListContainers(within(t), labels)
+		if err != nil {
+			return err
+		}
+		if len(list) != 1 {
+			t.Fatalf("there are %d containers", len(list))
+		}
+		if list[0].State != runtime.StateExited {
+			return errors.New("the algorithm has not ended yet")
+		}
+		return nil
+	})
+}
+
+// takenOver checks that an algorithm was executed once and delivered once. Its
+// proxy works after the restart, unless nobody was there to serve it.
+func (n *node) takenOver(t *testing.T, g *gate, served bool) {
+	t.Helper()
+	done := n.finish(t, g.task)
+	got := completed[gated](t, done)
+	if got.Executed != 1 {
+		t.Errorf("the algorithm was executed %d times", got.Executed)
+	}
+	if served && got.Proxy != 200 || !served && got.Proxy != 0 {
+		t.Errorf("its proxy answered %d (%s)", got.Proxy, got.Error)
+	}
+	finals := 0
+	for _, e := range done.History {
+		if e.Field("finished_at") != "" {
+			finals++
+		}
+	}
+	if finals != 1 || done.Count(standin.RunPatchRefused) != 0 {
+		t.Errorf("%d final reports, %d refused ones: %+v", finals, done.Count(standin.RunPatchRefused), done.History)
+	}
+	n.gone(t, g.run)
+}
