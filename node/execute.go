@@ -96,9 +96,12 @@ func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
+	prepared := time.Since(a.since)
 	if err := n.start(ctx, a, p); err != nil {
 		return nil, err
 	}
+	n.log.InfoContext(ctx, "algorithm started", "run", a.id, "image", p.pinned,
+		"prepared_in", prepared.Round(time.Millisecond), "started_in", (time.Since(a.since) - prepared).Round(time.Millisecond))
 	return n.attend(ctx, a, p.container)
 }
 
@@ -318,7 +321,7 @@ func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, tok
 			RunID: rec.RunID, TaskID: rec.TaskID, NodeID: n.identity.NodeID,
 			OrganizationID: rec.OrganizationID, CollaborationID: rec.CollaborationID, Token: token,
 		},
-		Key: n.key, Keys: n.keys, Tasks: n.hub, Log: n.log,
+		Key: n.key, Keys: n.keys, Tasks: n.hub, Log: n.log, SpoolDir: n.spool,
 	})
 	if err != nil {
 		return fmt.Errorf("make the proxy: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ type Node struct {
 	policy *policy.Policy
 	ledger *ledger.Ledger
 	files  workspace.Root
+	spool  string // where the proxies keep what is too long for memory
 	hub    *taskHub
 	keys   *proxy.KeyCache
 	work   *worklist
@@ -71,6 +73,10 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the policies: %w", err)
 	}
+	spool := filepath.Join(o.State.Dir, "spool")
+	if err := os.MkdirAll(spool, 0o700); err != nil {
+		return nil, fmt.Errorf("make the spool directory: %w", err)
+	}
 	l, err := ledger.Open(filepath.Join(o.State.Dir, "ledger.db"))
 	if err != nil {
 		return nil, err
@@ -79,6 +85,7 @@ func New(o Options) (*Node, error) {
 		cfg: o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l,
 		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
+		spool:  spool,
 		hub:    newTaskHub(),
 		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
 		work:   newWorklist(),
