@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,8 +41,6 @@ type Options struct {
 	// PluginBinary is the CNI plugin for the managed containerd.
 	PluginBinary string
 	Log          *slog.Logger
-	// Ready, if not nil, is called once the node is connected to its runtime.
-	Ready func(endpoint string)
 }
 
 // Run runs a node until ctx ends.
@@ -87,8 +86,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	info := rt.Info()
 	o.Log.InfoContext(ctx, "connected to the container runtime", "endpoint", endpoint, "name", info.Name, "version", info.Version,
 		"cgroup_driver", info.CgroupDriver, "cgroup_version", info.CgroupVersion)
-	if o.Ready != nil {
-		o.Ready(endpoint)
+	if have, want := strings.TrimPrefix(info.Version, "v"), embedded.WantVersion(); cfg.Runtime.Endpoint == "" && have != want {
+		o.Log.WarnContext(ctx, "the node's own containerd has another version than this v6node was made for: build the bundle again with `make bundle`", "has", have, "wants", want)
 	}
 
 	resolver := newResolver(cfg, rt, o.Version)
