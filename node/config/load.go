@@ -13,12 +13,12 @@ import (
 // maxKeyFile bounds the file of an API key, which is a short line.
 const maxKeyFile = 4 << 10
 
-// Load reads the file at path and the API key file that it names. Errors are Problems (wrapping ErrInvalid), or
-// say why a file could not be read and wrap the system's reason.
+// Load reads the file at path and the API key file that it names. Errors wrap ErrInvalid; they are Problems, or
+// say why a file could not be read and wrap the system's reason too.
 func Load(path string) (*Config, []Warning, error) {
 	data, mode, err := readLimited(path, maxFile+1)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the configuration cannot be read: %w", err)
+		return nil, nil, fmt.Errorf("%w: it cannot be read: %w: name the node's file with --config", ErrInvalid, err)
 	}
 	c, warnings, err := Parse(path, data)
 	if err != nil {
@@ -34,7 +34,7 @@ func Load(path string) (*Config, []Warning, error) {
 	}
 	key, mode, err := readLimited(c.APIKeyFile, maxKeyFile+1)
 	if err != nil {
-		return nil, warnings, fmt.Errorf("the API key cannot be read from api_key_file: %w", err)
+		return nil, warnings, fmt.Errorf("%w: the API key cannot be read from api_key_file: %w", ErrInvalid, err)
 	}
 	text := strings.TrimSpace(string(key))
 	if text == "" || len(key) > maxKeyFile || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// ErrInvalid is what every error about the content of a file wraps.
+// ErrInvalid is what every error about a file or its content wraps.
 var ErrInvalid = errors.New("invalid configuration")
 
 // Problem is one thing that is wrong in a file.
