@@ -41,7 +41,7 @@ type Cgroup struct {
 	kills int64    // read from oom so far
 }
 
-// Top is the name below which all control groups of v6node are.
+// cgroupTop is the name below which all control groups of v6node are.
 const cgroupTop = "v6node"
 
 var cgroupName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
