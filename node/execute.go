@@ -11,6 +11,7 @@ import (
 	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
@@ -270,6 +271,9 @@ func (n *Node) persist(ctx context.Context, what string, call func() error) erro
 
 // possible refuses at once what no digest could make allowed.
 func (n *Node) possible(ctx context.Context, r *server.Run) error {
+	if err := image.Check(r.Image); err != nil {
+		return err
+	}
 	if d := n.policy.Possible(n.policyRequest(ctx, r, "")); !d.Allowed {
 		return refuse(ReasonPolicy, errors.New(d.Reason))
 	}

@@ -145,9 +145,9 @@ func (r *Resolver) Resolve(ctx context.Context, ref string) (Resolved, error) {
 	if err := ctx.Err(); err != nil {
 		return Resolved{}, err
 	}
-	parsed, err := imageref.Parse(ref)
+	parsed, err := parse(ref)
 	if err != nil {
-		return Resolved{}, &Error{Ref: short(ref), Kind: ErrInvalid, Cause: err}
+		return Resolved{}, err
 	}
 	f, hit := r.join(ctx, parsed)
 	if f == nil {
@@ -166,6 +166,20 @@ func (r *Resolver) Resolve(ctx context.Context, ref string) (Resolved, error) {
 	result := f.result // shared with the other callers
 	result.Reference = ref
 	return result, nil
+}
+
+// Check refuses a text that is no image reference, with an *Error of the kind ErrInvalid. It asks nobody.
+func Check(ref string) error {
+	_, err := parse(ref)
+	return err
+}
+
+func parse(ref string) (imageref.Reference, error) {
+	parsed, err := imageref.Parse(ref)
+	if err != nil {
+		return parsed, &Error{Ref: short(ref), Kind: ErrInvalid, Cause: err}
+	}
+	return parsed, nil
 }
 
 // join returns a cached answer (and no flight), or the flight to wait for, which it starts if there is none.

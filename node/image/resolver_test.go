@@ -66,6 +66,9 @@ func TestWhatIsNoContainerImageIsInvalid(t *testing.T) {
 		if _, err := r.Resolve(t.Context(), ref); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v, want ErrInvalid", ref, err)
 		}
+		if err := Check(ref); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: Check says %v, want ErrInvalid", ref, err)
+		}
 	}
 }
 
