@@ -1,0 +1,49 @@
+package squashfs
+
+import "runtime"
+
+// Options bound what reading an image may cost. Zero values mean the defaults.
+type Options struct {
+	// Workers is how many goroutines decompress. Default: GOMAXPROCS.
+	Workers int
+	// ReadAhead is how many bytes of decompressed file content may wait for the
+	// reader of a Stream. Default: 8 MiB, and never fewer than two blocks a worker.
+	ReadAhead int64
+	// FragmentCache is how many bytes of decompressed fragment blocks (the ends of
+	// files and small files) are kept. Default: 8 MiB, and never fewer than 4 blocks.
+	FragmentCache int64
+	// MetadataCache is how many bytes of decompressed metadata are kept. Default: 8 MiB.
+	MetadataCache int64
+
+	// MaxEntries is how many paths an image may have. Default: 4 194 304.
+	MaxEntries int64
+	// MaxBytes is how many bytes the regular files of an image may have together,
+	// holes included and hard links counted once. Default: 256 GiB.
+	MaxBytes int64
+	// MaxDepth is how many directories deep an image may be. Default: 1024.
+	MaxDepth int
+	// MaxPath is how many bytes a path may have. Default: 4096, the kernel's limit.
+	MaxPath int
+	// MaxXattrBytes is how many bytes the names and values of one inode's extended
+	// attributes may have together. Default: 512 KiB.
+	MaxXattrBytes int
+}
+
+func (o Options) withDefaults() Options {
+	set(&o.Workers, runtime.GOMAXPROCS(0))
+	set(&o.ReadAhead, 8<<20)
+	set(&o.FragmentCache, 8<<20)
+	set(&o.MetadataCache, 8<<20)
+	set(&o.MaxEntries, 4<<20)
+	set(&o.MaxBytes, 256<<30)
+	set(&o.MaxDepth, 1024)
+	set(&o.MaxPath, 4096)
+	set(&o.MaxXattrBytes, 512<<10)
+	return o
+}
+
+func set[T int | int64](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
