@@ -105,6 +105,7 @@ func (n *Node) restart(ctx context.Context, rec *ledger.Record) {
 	}); err != nil {
 		n.log.ErrorContext(ctx, "an interrupted start could not be written down", "run", rec.RunID, "error", err)
 	}
+	n.interrupt(rec)
 	n.work.all()
 }
 

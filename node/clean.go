@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,7 +54,7 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 	if _, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
 		r.State = ledger.Done
 		return nil
-	}); err != nil {
+	}); err != nil && !errors.Is(err, ledger.ErrNotFound) { // it could never be written
 		return fmt.Errorf("close the record of run %d: %w", rec.RunID, err)
 	}
 	return n.files.ReleaseJob(rec.JobID, rec.ParentID == 0 && !n.jobInWork(rec.JobID, rec.RunID))

@@ -48,7 +48,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		o := classify(err)
 		out = &o
 	}
-	rec, err := n.ledger.Update(a.id, func(r *ledger.Record) error {
+	decide := func(r *ledger.Record) error {
 		if r.State.Final() {
 			return nil // decided before a restart
 		}
@@ -57,14 +57,38 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		r.Message, r.ExitCode, r.HasOutput = out.message, out.exitCode, out.output
 		r.FinishedAt = time.Now().UTC()
 		return nil
-	})
-	if err != nil {
-		// Without the outcome on disk nothing may be told to the server: the
-		// next start finds the run as it was and decides again.
-		n.log.ErrorContext(own, "the outcome of a run could not be written down; free space in the state directory and restart the node", "run", a.id, "error", err)
-		return
 	}
-	n.settle(own, rec)
+	retry := backoff.New(backoff.Server)
+	for {
+		rec, err := n.ledger.Update(a.id, decide)
+		if err != nil && n.unbegun(a) {
+			// No algorithm has run, so nothing is lost if a crash forgets this.
+			n.log.ErrorContext(own, "a run is refused because the node cannot write to its disk; make room in the state directory", "run", a.id, "error", err)
+			rec = new(a.rec)
+			err = decide(rec)
+			n.interrupt(rec)
+		}
+		if err == nil {
+			n.settle(own, rec)
+			return
+		}
+		// Without the outcome on disk nothing may be told to the server: after
+		// a crash the algorithm could run again.
+		wait := retry.Next()
+		n.log.ErrorContext(own, "the outcome of a run could not be written down, trying again; make room in the state directory", "run", a.id, "error", err, "wait", wait)
+		if backoff.Sleep(own, wait) != nil {
+			return // the next start decides again
+		}
+	}
+}
+
+// unbegun tells whether a run's algorithm has certainly not been started.
+func (n *Node) unbegun(a *activeRun) bool {
+	rec, err := n.ledger.Get(a.id)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return true
+	}
+	return err == nil && rec.State.Unbegun()
 }
 
 // settle delivers a decided run and removes what is left of it.

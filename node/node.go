@@ -57,13 +57,17 @@ type Node struct {
 
 	mu     sync.Mutex
 	active map[int64]*activeRun
-	runs   sync.WaitGroup
+	// interrupted are runs whose record says less than their end and that
+	// nobody drives: they go on when the server offers them again.
+	interrupted map[int64]*ledger.Record
+	runs        sync.WaitGroup
 }
 
 // activeRun is a run that a goroutine of this node drives.
 type activeRun struct {
 	id, taskID, jobID int64
 	since             time.Time
+	rec               ledger.Record // as it was in the beginning
 	cancel            context.CancelCauseFunc
 }
 
@@ -89,7 +93,7 @@ func New(o Options) (*Node, error) {
 		hub:    newTaskHub(),
 		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
 		work:   newWorklist(),
-		active: make(map[int64]*activeRun),
+		active: make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record),
 	}, nil
 }
 
@@ -168,7 +172,7 @@ type driver func(own, ctx context.Context, a *activeRun)
 // launch drives a run in a goroutine of its own, unless one does already.
 func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 	runCtx, cancel := context.WithCancelCause(own)
-	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), cancel: cancel}
+	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel}
 	n.mu.Lock()
 	if _, ok := n.active[a.id]; ok {
 		n.mu.Unlock()
@@ -176,6 +180,7 @@ func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 		return
 	}
 	n.active[a.id] = a
+	delete(n.interrupted, a.id)
 	n.mu.Unlock()
 	if rec.KillWanted {
 		cancel(errKilled)
@@ -189,6 +194,26 @@ func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 		}()
 		drive(own, runCtx, a)
 	})
+}
+
+// interrupt remembers a run that nobody drives any more.
+func (n *Node) interrupt(rec *ledger.Record) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.interrupted[rec.RunID] = rec
+}
+
+// over returns the interrupted runs that the server does not offer any more.
+func (n *Node) over(listed map[int64]bool) []*ledger.Record {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []*ledger.Record
+	for id, rec := range n.interrupted {
+		if _, driven := n.active[id]; !driven && !listed[id] {
+			out = append(out, rec)
+		}
+	}
+	return out
 }
 
 // killed reports whether a run's context ended because of a kill, and not

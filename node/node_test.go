@@ -436,6 +436,28 @@ func TestAStartCutShortIsBegunAnew(t *testing.T) {
 	s.clean(second)
 }
 
+func TestWhatIsLeftOfARunThatTheServerHasEndedMeanwhileIsRemoved(t *testing.T) {
+	e := newFakeEngine(echo)
+	e.opened = make(chan int64)
+	s := newStation(t, e, "")
+	first := s.start()
+	task := s.task(nil)
+	<-e.opened
+	if err := first.end(); err != nil {
+		t.Fatal(err)
+	}
+	e.opened = nil
+	if err := s.user.Kill(s.ctx, task); err != nil {
+		t.Fatal(err)
+	}
+	second := s.start()
+	s.clean(second)
+	run := s.srv.RunsOf(task)[0]
+	if run.Status != standin.StatusKilled || e.startsOf(run.ID) != 0 {
+		t.Errorf("status %s, started %d times", run.Status, e.startsOf(run.ID))
+	}
+}
+
 func TestAnOutcomeWrittenDownIsDeliveredAfterARestart(t *testing.T) {
 	gate := make(chan struct{})
 	s := newStation(t, newFakeEngine(until(gate)), "")
@@ -608,13 +630,13 @@ func TestOneStateDirectoryServesOneNode(t *testing.T) {
 func TestStatusesCoverEveryReason(t *testing.T) {
 	for _, r := range []Reason{
 		ReasonCompleted, ReasonCrashed, ReasonNoOutput, ReasonBadOutput, ReasonKilled, ReasonPolicy, ReasonNoImage, ReasonRegistry,
-		ReasonDatabase, ReasonInput, ReasonNetwork, ReasonStart, ReasonVanished, ReasonUndelivered, ReasonInternal,
+		ReasonDatabase, ReasonInput, ReasonNetwork, ReasonStart, ReasonVanished, ReasonDisk, ReasonUndelivered, ReasonInternal,
 	} {
 		if statusOf[r] == "" {
 			t.Errorf("reason %q has no status", r)
 		}
 	}
-	if len(statusOf) != 15 || ledger.Exited.Final() != true {
+	if len(statusOf) != 16 || ledger.Exited.Final() != true {
 		t.Errorf("%d reasons have a status", len(statusOf))
 	}
 }

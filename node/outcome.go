@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/server"
@@ -30,6 +32,7 @@ const (
 	ReasonNetwork     Reason = "network"       // the sandbox's network is not ours
 	ReasonStart       Reason = "start"         // the runtime could not start it
 	ReasonVanished    Reason = "vanished"      // the sandbox disappeared
+	ReasonDisk        Reason = "disk"          // the node's disk is full or broken
 	ReasonUndelivered Reason = "undeliverable" // the result cannot be encrypted or was refused
 	ReasonInternal    Reason = "internal"      // the node failed
 )
@@ -49,6 +52,7 @@ var statusOf = map[Reason]server.Status{
 	ReasonNetwork:     server.StatusStartFailed,
 	ReasonStart:       server.StatusStartFailed,
 	ReasonVanished:    server.StatusCrashed,
+	ReasonDisk:        server.StatusStartFailed,
 	ReasonUndelivered: server.StatusFailed,
 	ReasonInternal:    server.StatusUnknown,
 }
@@ -85,6 +89,9 @@ func classify(err error) outcome {
 	reason := ReasonInternal
 	var r *refusal
 	switch {
+	case diskFailed(err):
+		return outcome{reason: ReasonDisk, message: fmt.Sprintf(
+			"the node's disk is full or broken (%v): ask the node's administrator to make room in its state directory, then send the task again", err)}
 	case errors.As(err, &r):
 		reason = r.reason
 	case errors.Is(err, workspace.ErrDatabase):
@@ -103,6 +110,16 @@ func classify(err error) outcome {
 		reason = ReasonStart
 	}
 	return outcome{reason: reason, message: err.Error()}
+}
+
+// diskFailed tells whether an error is that of a disk that cannot be written to.
+func diskFailed(err error) bool {
+	for _, is := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, runtime.ErrNoSpace} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // judge turns a container's exit and what it left behind into an outcome.

@@ -93,7 +93,8 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 			return err
 		}
 		n.missing(ctx, asked, runs)
-		return n.accept(ctx, runs)
+		n.accept(ctx, runs)
+		return nil
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
@@ -103,14 +104,15 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 			if err != nil {
 				return err
 			}
-			return n.accept(ctx, runs)
+			n.accept(ctx, runs)
+			return nil
 		})
 	}
 	return g.Wait()
 }
 
 // accept takes each run into work that the ledger does not know yet.
-func (n *Node) accept(ctx context.Context, runs []*server.Run) error {
+func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 	for _, r := range runs {
 		if r.FinishedAt != nil || r.OrganizationID != n.identity.OrganizationID {
 			continue
@@ -127,11 +129,12 @@ func (n *Node) accept(ctx context.Context, runs []*server.Run) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("write down run %d: %w", r.ID, err)
+			err = fmt.Errorf("write down run %d: %w", r.ID, err)
+			n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.conclude(own, ctx, a, nil, err) })
+			continue
 		}
 		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
 	}
-	return nil
 }
 
 // resume restarts a run that the ledger knows as begun and that nobody drives:
@@ -143,14 +146,15 @@ func (n *Node) resume(ctx context.Context, r *server.Run) {
 		n.log.ErrorContext(ctx, "could not read a run's record", "run", r.ID, "error", err)
 		return
 	}
-	if rec.State != ledger.Received && rec.State != ledger.Preparing {
+	if !rec.State.Unbegun() {
 		return
 	}
 	n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
 }
 
-// missing looks after runs in work that the server no longer lists as open:
-// they were finished or killed there while no event reached us.
+// missing looks after runs that the server no longer lists as open: they were
+// finished or killed there while no event reached us. Those in work are ended,
+// and of those that were never begun the remains are removed.
 func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run) {
 	listed := make(map[int64]bool, len(open))
 	for _, r := range open {
@@ -172,5 +176,13 @@ func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run)
 		if rec, err := n.ledger.Get(a.id); err == nil && !rec.State.Final() {
 			n.killRun(ctx, a, "the server has ended it as "+r.Status)
 		}
+	}
+	for _, rec := range n.over(listed) {
+		n.launch(ctx, rec, func(own, _ context.Context, a *activeRun) {
+			if err := n.clean(own, rec); err != nil {
+				n.log.WarnContext(own, "the remains of a run that the server has ended could not be removed yet", "run", a.id, "error", err)
+				n.interrupt(rec)
+			}
+		})
 	}
 }

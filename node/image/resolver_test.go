@@ -66,9 +66,17 @@ func TestWhatIsNoContainerImageIsInvalid(t *testing.T) {
 		if _, err := r.Resolve(t.Context(), ref); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v, want ErrInvalid", ref, err)
 		}
+	}
+}
+
+func TestWhatIsNoReferenceIsInvalidWithoutAsking(t *testing.T) {
+	for _, ref := range []string{"FOO/bar", "", "a b", "x@sha256:12"} {
 		if err := Check(ref); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%q: Check says %v, want ErrInvalid", ref, err)
+			t.Errorf("%q: %v, want ErrInvalid", ref, err)
 		}
+	}
+	if err := Check("nobody.invalid/algo:v1"); err != nil {
+		t.Error(err)
 	}
 }
 

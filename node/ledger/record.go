@@ -22,6 +22,9 @@ const (
 // Final reports whether the run's outcome can no longer change.
 func (s State) Final() bool { return s == Exited || s == Delivered || s == Done }
 
+// Unbegun reports whether the algorithm has certainly not been started.
+func (s State) Unbegun() bool { return s == Received || s == Preparing }
+
 // Record is what the node knows of one run. Times are UTC and zero when the
 // step has not happened.
 type Record struct {
