@@ -243,6 +243,20 @@ func TestStoppingAndRemovingTwiceIsNoError(t *testing.T) {
 	}
 }
 
+func TestAContainerDoesNotEndBeforeItStarts(t *testing.T) {
+	f := newFake(t)
+	f.start(t)
+	c := dialFake(t, f)
+	_, id := startOne(t, c, testSandbox())
+	f.mu.Lock()
+	f.containers[id].started, f.containers[id].finished = 2_000_000, 1_000_000 // as containerd says of short ones
+	f.mu.Unlock()
+	st, err := c.ContainerStatus(t.Context(), id)
+	if err != nil || st.StartedAt != st.FinishedAt || st.FinishedAt.UnixNano() != 1_000_000 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
 func TestListingsSelectByLabel(t *testing.T) {
 	f := newFake(t)
 	f.start(t)

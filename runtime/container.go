@@ -228,6 +228,12 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 			return nil, &Error{Op: op, Cause: err, text: "the runtime's verbose answer is not understood (" + oneLine(err.Error()) + ")"}
 		}
 	}
+	started, finished := nanoTime(st.StartedAt), nanoTime(st.FinishedAt)
+	if !finished.IsZero() && started.After(finished) {
+		// containerd takes the time of the start when its call of the shim has
+		// returned; a program of a millisecond has ended before.
+		started = finished
+	}
 	return &Container{
 		ID:          st.Id,
 		SandboxID:   info.SandboxID,
@@ -236,8 +242,8 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 		ImageRef:    st.ImageRef,
 		State:       stateOf(st.State),
 		CreatedAt:   nanoTime(st.CreatedAt),
-		StartedAt:   nanoTime(st.StartedAt),
-		FinishedAt:  nanoTime(st.FinishedAt),
+		StartedAt:   started,
+		FinishedAt:  finished,
 		ExitCode:    int(st.ExitCode),
 		Reason:      oneLine(st.Reason),
 		Message:     oneLine(st.Message),

@@ -51,6 +51,8 @@ type fakeContainer struct {
 	req   *cri.CreateContainerRequest
 	state cri.ContainerState
 	code  int32
+
+	started, finished int64
 }
 
 func newFake(t testing.TB) *fakeCRI {
@@ -320,6 +322,7 @@ func (f *fakeCRI) ContainerStatus(_ context.Context, r *cri.ContainerStatusReque
 	}
 	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{
 		Id: r.ContainerId, Metadata: c.req.Config.Metadata, State: c.state, ExitCode: c.code, Labels: c.req.Config.Labels, CreatedAt: 1,
+		StartedAt: c.started, FinishedAt: c.finished,
 	}}, nil
 }
 
