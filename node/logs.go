@@ -115,7 +115,7 @@ func (n *Node) shipLog(ctx context.Context, a *activeRun, path string) error {
 	follow := make(chan error, 1)
 	go func() {
 		defer close(lines)
-		follow <- runtime.FollowLog(ctx, path, 0, func(l runtime.LogLine, _ int64) error {
+		follow <- n.follower.Follow(ctx, path, 0, func(l runtime.LogLine, _ int64) error {
 			lines <- append(bytes.Clone(l.Text), '\n')
 			return nil
 		})

@@ -48,8 +48,10 @@ type Node struct {
 	files  workspace.Root
 	spool  string // where the proxies keep what is too long for memory
 	hub    *taskHub
-	keys   *proxy.KeyCache
-	work   *worklist
+	// follower follows the logs of all runs.
+	follower *runtime.Follower
+	keys     *proxy.KeyCache
+	work     *worklist
 
 	// set by Run before anything else uses them
 	identity *server.Identity
@@ -85,8 +87,13 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	follower, err := runtime.NewFollower()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	return &Node{
-		cfg: o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
+		follower: follower,
+		cfg:      o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l,
 		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
 		spool:  spool,
@@ -97,8 +104,8 @@ func New(o Options) (*Node, error) {
 	}, nil
 }
 
-// Close releases the ledger, after Run has returned.
-func (n *Node) Close() error { return n.ledger.Close() }
+// Close releases the ledger and the log follower, after Run has returned.
+func (n *Node) Close() error { return errors.Join(n.follower.Close(), n.ledger.Close()) }
 
 // Run connects to the server and works until ctx ends or a permanent error
 // makes work impossible. Sandboxes that live when it returns go on living and

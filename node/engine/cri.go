@@ -49,6 +49,9 @@ type CRI struct {
 	mu       sync.Mutex
 	closed   bool
 	gateways map[int64]*gateway
+	// groups holds the cgroup of each run from its creation to its removal,
+	// because on cgroup v1 the object itself counts the kernel's OOM kills.
+	groups map[int64]*runtime.Cgroup
 }
 
 type gateway struct {
@@ -63,6 +66,7 @@ func NewCRI(rt *runtime.Client, instance, handler string, log *slog.Logger) *CRI
 		rt: rt, instance: instance, handler: handler, log: log,
 		watcher:  runtime.NewWatcher(rt, map[string]string{LabelNode: instance}, runtime.WatchOptions{}),
 		gateways: make(map[int64]*gateway),
+		groups:   make(map[int64]*runtime.Cgroup),
 	}
 }
 
@@ -94,7 +98,19 @@ func (e *CRI) labels(s *Spec) map[string]string {
 	}
 }
 
+// cgroup returns the run's one cgroup object.
 func (e *CRI) cgroup(runID int64) *runtime.Cgroup {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if g := e.groups[runID]; g != nil {
+		return g
+	}
+	g := e.newCgroup(runID)
+	e.groups[runID] = g
+	return g
+}
+
+func (e *CRI) newCgroup(runID int64) *runtime.Cgroup {
 	return e.rt.Cgroup(e.instance, "run"+strconv.FormatInt(runID, 10))
 }
 
@@ -242,8 +258,24 @@ func (e *CRI) Start(ctx context.Context, containerID string) error {
 	return nil
 }
 
+// countOOM begins to count the kernel's OOM kills of a run that was found
+// after a restart; for others Open has begun. A count that cannot be had
+// leaves the runtime's word.
+func (e *CRI) countOOM(runID int64) {
+	e.mu.Lock()
+	_, counted := e.groups[runID]
+	e.mu.Unlock()
+	if counted {
+		return
+	}
+	if err := e.cgroup(runID).Create(runtime.Resources{}); err != nil {
+		e.log.Warn("the memory kills of a run found after a restart cannot be counted", "run", runID, "error", err)
+	}
+}
+
 // Wait implements Engine.
 func (e *CRI) Wait(ctx context.Context, runID int64, containerID string) (*Exit, error) {
+	e.countOOM(runID)
 	c, err := e.watcher.Wait(ctx, containerID)
 	if errors.Is(err, runtime.ErrNotFound) {
 		return nil, fmt.Errorf("run %d: %w", runID, ErrVanished)
@@ -299,6 +331,9 @@ func (e *CRI) Remove(ctx context.Context, runID int64) error {
 	if err := e.cgroup(runID).Remove(ctx); err != nil {
 		return fmt.Errorf("remove the cgroup of run %d: %w", runID, err)
 	}
+	e.mu.Lock()
+	delete(e.groups, runID)
+	e.mu.Unlock()
 	return nil
 }
 
