@@ -21,6 +21,7 @@ import (
 	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/proxy"
 	"github.com/v6node/v6node/proxy/e2e"
+	"github.com/v6node/v6node/runtime"
 )
 
 // Options are the parts that a node is made of. All are required.
