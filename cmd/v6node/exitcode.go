@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/v6node/v6node/node"
+	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/boot"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/server"
@@ -19,6 +20,11 @@ const (
 	exitEncryption  = 5
 	exitRuntime     = 6
 	exitInUse       = 7
+	exitDown        = 8
+	exitRefused     = 9
+	exitProtocol    = 10
+	exitNoRun       = 11
+	exitState       = 12
 )
 
 // exitCode is the one table from error to exit code.
@@ -32,6 +38,13 @@ func exitCode(err error) int {
 		{node.ErrEncryption, exitEncryption},
 		{boot.ErrRuntime, exitRuntime},
 		{node.ErrStateInUse, exitInUse},
+		{admin.ErrDown, exitDown},
+		{admin.ErrStopping, exitDown},
+		{admin.ErrRefused, exitRefused},
+		{admin.ErrProtocol, exitProtocol},
+		{admin.ErrNotFound, exitNoRun},
+		{admin.ErrState, exitState},
+		{admin.ErrInvalid, exitUsage},
 	} {
 		if errors.Is(err, row.is) {
 			return row.code

@@ -33,7 +33,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "v6node: stopping; a second signal ends the program at once")
 	})
 	defer signalled()
-	if err := newApp().RunContext(ctx, os.Args); err != nil {
+	app := newApp()
+	if err := app.RunContext(ctx, flagsFirst(app.Commands, os.Args)); err != nil {
 		fmt.Fprintln(os.Stderr, "v6node:", err)
 		os.Exit(exitCode(err))
 	}
@@ -41,14 +42,29 @@ func main() {
 
 func newApp() *cli.App {
 	return &cli.App{
-		Name:                 "v6node",
-		Usage:                "a vantage6 node for any CRI container runtime",
-		Version:              buildVersion(),
-		EnableBashCompletion: true,
+		Name:    "v6node",
+		Usage:   "a vantage6 node for any CRI container runtime",
+		Version: buildVersion(),
 		Commands: []*cli.Command{
 			runCommand(),
 			demoCommand(),
 			cniCommand(),
+			psCommand(),
+			logsCommand(),
+			statsCommand(),
+			topCommand(),
+			inspectCommand(),
+			eventsCommand(),
+			queueCommand(),
+			infoCommand(),
+			versionCommand(),
+			killCommand(),
+			updateCommand(),
+			pauseCommand(),
+			resumeCommand(),
+			gcCommand(),
+			completionCommand(),
+			completeCommand(),
 		},
 		OnUsageError: usageError,
 	}

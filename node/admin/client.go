@@ -35,20 +35,16 @@ type Client struct {
 
 var _ Station = (*Client)(nil)
 
-// NewClient makes a client for the node with the given state directory. The
-// caller closes it.
+// NewClient makes a client for the node with the given state directory.
 func NewClient(stateDir string) *Client {
 	c := &Client{path: filepath.Join(stateDir, SocketName)}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, stateDir) },
 		DisableCompression: true,
-		MaxIdleConns:       1,
+		DisableKeepAlives:  true, // so that nothing is left to close
 	}}
 	return c
 }
-
-// Close gives back what the client holds.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Path is the socket's path.
 func (c *Client) Path() string { return c.path }
@@ -198,7 +194,7 @@ func list[T any](ctx context.Context, c *Client, path string, args url.Values) (
 }
 
 // call sends a request and decodes its answer. A limit of 0 is none.
-func call[T any](ctx context.Context, c *Client, limit time.Duration, method, path string, args url.Values, body []byte) (_ *T, err error) {
+func call[T any](ctx context.Context, c *Client, limit time.Duration, method, path string, args url.Values, body []byte) (*T, error) {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
@@ -208,7 +204,7 @@ func call[T any](ctx context.Context, c *Client, limit time.Duration, method, pa
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return nil, c.failed(ctx, err)
@@ -224,14 +220,14 @@ func call[T any](ctx context.Context, c *Client, limit time.Duration, method, pa
 }
 
 // follow calls fn with the items of a stream, until the stream ends.
-func follow[T any](ctx context.Context, c *Client, path string, args url.Values, fn func(*T) error) (err error) {
+func follow[T any](ctx context.Context, c *Client, path string, args url.Values, fn func(*T) error) error {
 	ctx, cancel := context.WithCancel(ctx) // so that a stream that fn ends is not read to its end
 	defer cancel()
 	res, err := c.do(ctx, http.MethodGet, path, args, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(make([]byte, 0, maxBody), maxLine)
 	for lines.Scan() {
