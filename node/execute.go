@@ -334,7 +334,7 @@ func (n *Node) ensureImage(ctx context.Context, r *server.Run) (pinned string, i
 	began := time.Now()
 	img, err = n.images.PullImage(ctx, resolved.Pinned, n.resolver.Auth(r.Image), runtime.PullOptions{})
 	if err != nil {
-		return "", nil, fmt.Errorf("fetch the image %s: %w", resolved.Pinned, err)
+		return "", nil, err // says what was pulled
 	}
 	n.log.InfoContext(ctx, "image fetched", "run", r.ID, "image", resolved.Pinned, "bytes", img.Size, "took", time.Since(began).Round(time.Millisecond))
 	return resolved.Pinned, img, nil

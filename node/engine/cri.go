@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -253,7 +254,10 @@ func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, er
 // Start implements Engine.
 func (e *CRI) Start(ctx context.Context, containerID string) error {
 	if err := e.rt.StartContainer(ctx, containerID); err != nil {
-		return fmt.Errorf("start container %s: %w", containerID, err)
+		if notExecutable(err) {
+			return fmt.Errorf("%w: correct the image's entrypoint, which must name a program that the image has for this machine", err)
+		}
+		return err // says what was started
 	}
 	return nil
 }
@@ -271,6 +275,14 @@ func (e *CRI) countOOM(runID int64) {
 	if err := e.cgroup(runID).Create(runtime.Resources{}); err != nil {
 		e.log.Warn("the memory kills of a run found after a restart cannot be counted", "run", runID, "error", err)
 	}
+}
+
+// notExecutable tells whether a start failed because of the program that the
+// image names. The runtimes say so only in words, runc's and crun's.
+func notExecutable(err error) bool {
+	return slices.ContainsFunc([]string{"exec: ", "executable file", "exec format error"}, func(words string) bool {
+		return strings.Contains(err.Error(), words)
+	})
 }
 
 // Wait implements Engine.
