@@ -97,5 +97,5 @@ func dyingRegistry(t *testing.T, w *world) {
 func noProgram(t *testing.T, w *world) {
 	ref := w.push(t, "faults/noprogram", func(s *imagekit.Spec) { s.Entrypoint = []string{"/no/such/program"} })
 	alpha := w.alpha(t)
-	alpha.failed(t, alpha.call(t, "noop", nil, image(ref.Tag)), standin.StatusStartFailed, "/no/such/program")
+	alpha.failed(t, alpha.call(t, "noop", nil, image(ref.Tag)), standin.StatusStartFailed, "/no/such/program", "correct the image's entrypoint")
 }

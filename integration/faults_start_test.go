@@ -45,7 +45,7 @@ func TestNodesThatCannotWorkSayWhyAndEnd(t *testing.T) {
 		{"the second node with one state directory", secondNode},
 		{"a state directory that cannot be", badStateDirs},
 		{"a runtime without the node's network", func(t *testing.T, w *world) {
-			w.configure(t, nodeOptions{Endpoint: bare.endpoint()}).exits(t, exitRuntime, bare.socket(), "not ready", "v6node cni install")
+			w.configure(t, nodeOptions{Endpoint: bare.endpoint()}).exits(t, exitRuntime, bare.socket(), "no working pod network", "v6node cni install")
 		}},
 	}
 	for _, s := range append(append(scenarios, badKeys()...), append(badConfigs(), badEndpoints()...)...) {

@@ -63,7 +63,7 @@ func (e ended) sentence(t testing.TB) string {
 // it must name.
 func oneSentence(t testing.TB, text string, says ...string) {
 	t.Helper()
-	if text == "" || strings.Contains(strings.TrimRight(text, "\n"), "\n") || len(text) > 700 {
+	if text == "" || strings.Contains(strings.TrimRight(text, "\n"), "\n") || len(text) > 800 {
 		t.Errorf("not one readable sentence: %q", text)
 	}
 	for _, s := range says {
@@ -83,6 +83,7 @@ func (n *node) failed(t *testing.T, e ended, status string, says ...string) {
 	if len(e.Data) > 0 {
 		t.Errorf("a failed run has a result: %.100q", e.Data)
 	}
+	t.Log(e.sentence(t))
 	oneSentence(t, e.sentence(t), says...)
 	n.onceDelivered(t, e.ID)
 	n.goesOn(t, e.ID)
@@ -150,6 +151,7 @@ func (n *node) exits(t *testing.T, code int, says ...string) string {
 	if got != code || !ok {
 		t.Errorf("exit code %d, wanted %d:\n%s", got, code, n.Log(20))
 	}
+	t.Log(words)
 	oneSentence(t, words, says...)
 	n.leavesNoWork(t)
 	return words
