@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
 )
 
@@ -38,7 +39,9 @@ type Config struct {
 
 	Runtime      Runtime
 	Proxy        Proxy
-	Limits       Limits
+	Limits       Limits        // of every run
+	LimitRules   []limits.Rule // changes for some runs, in the order of the file
+	Enforce      string        // EnforceStrict or EnforceBestEffort
 	PollInterval time.Duration // between two looks at the server's list of open runs
 	StopGrace    time.Duration // between SIGTERM and SIGKILL for an algorithm that is stopped
 }
@@ -118,18 +121,4 @@ type Runtime struct {
 // Proxy is the vantage6 API that each run sees.
 type Proxy struct {
 	Port int // inside the run's own network, so runs never collide
-}
-
-// Limits hold for each run. Zero is "not limited", except where a default is named.
-type Limits struct {
-	Memory            int64 // bytes
-	MemorySwap        int64 // bytes of memory and swap together; -1 is unlimited swap
-	MemoryReservation int64 // bytes to which the run is reclaimed under pressure
-	CPUs              float64
-	CPUShares         int64
-	CpusetCpus        string
-	CpusetMems        string
-	Pids              int64 // processes and threads; default 2048
-	TmpfsSize         int64 // bytes of the in-memory /tmp; default 64 MiB
-	OutputSize        int64 // bytes of the result; default 100 MiB
 }

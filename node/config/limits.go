@@ -2,71 +2,131 @@ package config
 
 import (
 	"fmt"
-	"strconv"
+
+	"github.com/v6node/v6node/node/limits"
 )
 
-// Defaults and bounds of limits.
+// Limits hold for each run.
+type Limits = limits.Limits
+
+// Ways to treat a limit that did not take.
 const (
-	defaultPids       = 2048 // as Podman
-	defaultTmpfsSize  = 64 << 20
-	defaultOutputSize = 100 << 20
-	minMemory         = 6 << 20 // below this no runtime starts a container
-	maxPids           = 1 << 22
+	// EnforceStrict stops the run.
+	EnforceStrict = "strict"
+	// EnforceBestEffort warns, and lets the run go on without it.
+	EnforceBestEffort = "best-effort"
 )
 
 func (d *decoder) limits(s *section, c *Config) {
 	v, _ := s.get("limits")
 	l := d.section(v, "limits")
-	defer l.done()
-	out := &c.Limits
-	*out = Limits{Pids: defaultPids, TmpfsSize: defaultTmpfsSize, OutputSize: defaultOutputSize}
-	l.size("memory", &out.Memory, minMemory)
-	if swap, _ := l.get("memory_swap"); swap != nil && swap.text == "-1" {
-		out.MemorySwap = -1
-	} else if l.size("memory_swap", &out.MemorySwap, minMemory) && out.MemorySwap < out.Memory {
-		d.fail(swap.line, "limits.memory_swap", "limits.memory_swap counts memory and swap together, so it cannot be less than limits.memory")
-	}
-	if swap, _ := l.get("memory_swap"); swap != nil && out.Memory == 0 && !l.has("memory") {
-		d.fail(swap.line, "limits.memory_swap", "limits.memory_swap needs limits.memory")
-	}
-	if l.size("memory_reservation", &out.MemoryReservation, minMemory) && out.Memory > 0 && out.MemoryReservation > out.Memory {
-		at, _ := l.get("memory_reservation")
-		d.fail(at.line, "limits.memory_reservation", "limits.memory_reservation cannot be more than limits.memory")
-	}
-	d.cpus(l, out)
-	l.integer("cpu_shares", &out.CPUShares, 2, 262144)
-	d.cpuList(l, "cpuset_cpus", &out.CpusetCpus)
-	d.cpuList(l, "cpuset_mems", &out.CpusetMems)
-	l.integer("pids", &out.Pids, 1, maxPids)
-	l.size("tmpfs_size", &out.TmpfsSize, 1<<12)
-	l.size("output_size", &out.OutputSize, 1)
+	before := len(d.problems)
+	c.Limits = d.limitValues(l).Apply(limits.Defaults())
+	l.done()
+	d.checkLimits(l, c.Limits, before)
+	d.limitRules(s, c)
+	r, _ := s.get("resources")
+	e := d.section(r, "resources")
+	c.Enforce = EnforceStrict
+	e.oneOf("enforce", &c.Enforce, EnforceStrict, EnforceBestEffort)
+	e.done()
 }
 
-func (d *decoder) cpus(l *section, out *Limits) {
-	v, _ := l.get("cpus")
-	if v == nil {
-		return
+// limitValues reads the keys of a section that holds limits.
+func (d *decoder) limitValues(s *section) limits.Change {
+	var out limits.Change
+	for _, f := range limits.Fields() {
+		v, _ := s.get(f.Key)
+		if v == nil {
+			continue
+		}
+		values, ok := s.limitTexts(f, v)
+		if !ok {
+			continue
+		}
+		if err := out.Set(f, values...); err != nil {
+			d.fail(v.line, s.child(f.Key), "%s: %v", s.child(f.Key), err)
+		}
 	}
-	n, err := strconv.ParseFloat(v.text, 64)
-	if v.kind != scalar || err != nil || !(n >= 0.01 && n <= 4096) {
-		l.wrong(v, "cpus", "a number from 0.01 to 4096, such as 1.5")
-		return
-	}
-	out.CPUs = n
+	return out
 }
 
-func (d *decoder) cpuList(l *section, key string, to *string) {
-	v, _ := l.get(key)
-	if v == nil {
+// wanted describes the forms of limits for a value of another type.
+var wanted = map[limits.Form]string{
+	limits.Size: "a size such as 512m", limits.Number: "a number such as 1.5", limits.Integer: "a whole number",
+	limits.Text: "a list such as 0-3,8", limits.Duration: "a duration such as 12h", limits.List: "a text or a list of texts",
+}
+
+func (s *section) limitTexts(f *limits.Field, v *value) ([]string, bool) {
+	items := []*value{v}
+	if f.Form == limits.List && v.kind == list {
+		items = v.items
+	}
+	var out []string
+	for _, i := range items {
+		if i.kind != scalar || i.tag == "!!bool" || i.tag == "!!float" && f.Form != limits.Number {
+			s.wrong(i, f.Key, wanted[f.Form])
+			return nil, false
+		}
+		out = append(out, i.text)
+	}
+	return out, true
+}
+
+// checkLimits reports limits that contradict each other, unless some of them
+// could not even be read.
+func (d *decoder) checkLimits(s *section, l limits.Limits, before int) {
+	if len(d.problems) > before {
 		return
 	}
-	err := fmt.Errorf("it must be a list such as 0-3,8")
-	if v.kind == scalar {
-		err = checkCPUList(v.text)
+	for _, p := range l.Check() {
+		line := s.line
+		if at, _ := s.get(p.Key); at != nil {
+			line = at.line
+		}
+		d.fail(line, s.child(p.Key), "%s: %s", s.child(p.Key), p.Text)
 	}
+}
+
+func (d *decoder) limitRules(s *section, c *Config) {
+	v, _ := s.get("limit_rules")
+	if v == nil {
+		d.limitRule(nil, "limit_rules[0]", c)
+		return
+	}
+	if v.kind != list {
+		s.wrong(v, "limit_rules", "a list of rules (image, organization, limits)")
+		return
+	}
+	for i, item := range v.items {
+		d.limitRule(item, fmt.Sprintf("limit_rules[%d]", i), c)
+	}
+}
+
+// limitRule reads one rule; nil only makes its keys known.
+func (d *decoder) limitRule(v *value, path string, c *Config) {
+	r := d.section(v, path)
+	defer r.done()
+	before := len(d.problems)
+	image, organization := "", ""
+	r.text("image", &image)
+	r.literal("organization", &organization)
+	inner, line := r.get("limits")
+	l := d.section(inner, path+".limits")
+	change := d.limitValues(l)
+	l.done()
+	if v == nil || len(d.problems) > before {
+		return
+	}
+	if change.Empty() {
+		d.fail(max(line, v.line), path+".limits", "%s.limits is missing or empty; a rule says what it changes", path)
+		return
+	}
+	rule, err := limits.NewRule(image, organization, change)
 	if err != nil {
-		d.fail(v.line, l.child(key), "%s: %v", l.child(key), err)
+		d.fail(v.line, path, "%s: %v", path, err)
 		return
 	}
-	*to = v.text
+	d.checkLimits(l, change.Apply(c.Limits), before)
+	c.LimitRules = append(c.LimitRules, rule)
 }

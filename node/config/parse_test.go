@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
 )
 
@@ -67,9 +68,17 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		Runtime:    Runtime{Endpoint: "unix:///run/containerd/containerd.sock", Handler: "runc"},
 		Proxy:      Proxy{Port: 8080},
 		Limits: Limits{Memory: 4 << 30, MemorySwap: 6 << 30, MemoryReservation: 512 << 20, CPUs: 1.5, CPUShares: 1024,
-			CpusetCpus: "0-3,8", CpusetMems: "0", Pids: 512, TmpfsSize: 256 << 20, OutputSize: 1 << 30},
+			CpusetCpus: "0-3,8", CpusetMems: "0", Pids: 512, TmpfsSize: 256 << 20, OutputSize: 1 << 30, ScratchSize: 20 << 30, ShmSize: 128 << 20,
+			Ulimits: []limits.Ulimit{{Name: "core"}, {Name: "nofile", Soft: 1024, Hard: 4096}}, Timeout: 12 * time.Hour, OOMScoreAdj: new(int64(500)),
+			Devices: []limits.Device{{Kind: "nvidia.com/gpu", Name: "0"}, {Kind: "vendor.com/fpga", Count: 2}}},
+		Enforce:      EnforceBestEffort,
 		PollInterval: 30 * time.Second, StopGrace: 10 * time.Second,
 	}
+	// Compiled patterns are functions, which cannot be compared.
+	if got, rules := fmt.Sprintf("%+v", plainRules(c.LimitRules)), fmt.Sprintf("%+v", plainRules(fullRules(t))); got != rules {
+		t.Errorf("got  rules %s\nwant rules %s", got, rules)
+	}
+	c.LimitRules = nil
 	if !reflect.DeepEqual(c, want) {
 		// %v would hide the secrets, and with them the difference.
 		type plain Config
@@ -118,12 +127,45 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	}
 	if c.Server.Port != 443 || c.Server.APIPath != "/api" || c.Proxy.Port != 8080 || c.PollInterval != 30*time.Second || c.StopGrace != 10*time.Second ||
 		!c.ShareConfig || !c.ShareAlgorithmLogs || c.RunContextFile || c.LogLevel != slog.LevelInfo || c.LogFormat != LogText ||
-		!c.Policies.RequirePull || c.Policies.AllowBasics != nil || c.Limits != (Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20}) {
+		!c.Policies.RequirePull || c.Policies.AllowBasics != nil || !reflect.DeepEqual(c.Limits, Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, ScratchSize: 10 << 30}) || c.Enforce != EnforceStrict {
 		t.Errorf("%+v", c)
 	}
 	if !strings.HasSuffix(c.StateDir, "/v6node/site") || c.TaskDir != c.StateDir+"/tasks" {
 		t.Errorf("state %q, tasks %q", c.StateDir, c.TaskDir)
 	}
+}
+
+// fullRules are the rules of full.yaml.
+func fullRules(t *testing.T) []limits.Rule {
+	t.Helper()
+	rule := func(image, organization string, values map[string]string) limits.Rule {
+		var c limits.Change
+		for _, f := range limits.Fields() {
+			if v, ok := values[f.Key]; ok {
+				if err := c.Set(f, v); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		r, err := limits.NewRule(image, organization, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	return []limits.Rule{
+		rule(`^ghcr\.io/org/big.*`, "", map[string]string{"memory": "16g", "memory_swap": "16g"}),
+		rule("ghcr.io/org/small:v1", "6", map[string]string{"cpus": "0.5", "timeout": "1h"}),
+	}
+}
+
+// plainRules are rules without what cannot be compared: what they match, and
+// what they make of no limits.
+func plainRules(rules []limits.Rule) (out []any) {
+	for _, r := range rules {
+		out = append(out, r.Image, r.Organization, r.Change.Apply(limits.Limits{}))
+	}
+	return out
 }
 
 // TestEveryMistakeIsNamedWithItsLine: the key "at" is where the mistake is, counted in the text given.
@@ -194,12 +236,28 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"too small", minimal + "limits: {memory: 1m}", 3, "less than the smallest"},
 		{"size with a fraction of a number", minimal + "limits: {memory: 1.5}", 3, "limits.memory must be a size"},
 		{"swap less than memory", minimal + "limits: {memory: 2g, memory_swap: 1g}", 3, "memory and swap together"},
-		{"swap without memory", minimal + "limits: {memory_swap: 1g}", 3, "needs limits.memory"},
-		{"reservation", minimal + "limits: {memory: 1g, memory_reservation: 2g}", 3, "cannot be more than limits.memory"},
-		{"cpus", minimal + "limits: {cpus: 0}", 3, "limits.cpus must be a number"},
-		{"cpus not a number", minimal + "limits: {cpus: .nan}", 3, "limits.cpus must be a number"},
+		{"swap without memory", minimal + "limits: {memory_swap: 1g}", 3, "limits.memory_swap: it needs a limit of memory"},
+		{"reservation", minimal + "limits: {memory: 1g, memory_reservation: 2g}", 3, "limits.memory_reservation: it cannot be more than memory"},
+		{"cpus", minimal + "limits: {cpus: -1}", 3, "limits.cpus: it must be a number"},
+		{"cpus not a number", minimal + "limits: {cpus: .nan}", 3, "limits.cpus: it must be a number"},
 		{"cpuset", minimal + "limits: {cpuset_cpus: 3-1}", 3, "not a list of numbers"},
-		{"pids", minimal + "limits: {pids: 0}", 3, "limits.pids must be a whole number"},
+		{"pids", minimal + "limits: {pids: -2}", 3, "limits.pids: it must be a whole number"},
+		{"ulimit", minimal + "limits:\n  ulimits: [nofile=9, nofiles=9]", 4, `"nofiles" is none of the ulimits`},
+		{"ulimit upside down", minimal + "limits: {ulimits: nofile=9:8}", 3, "soft limit is above the hard one"},
+		{"ulimit twice", minimal + "limits: {ulimits: [core=0, core=1]}", 3, "core is given twice"},
+		{"device path", minimal + "limits: {devices: /dev/fuse}", 3, "devices have CDI names"},
+		{"device", minimal + "limits: {devices: [nvidia.com/gpu]}", 3, "is not a device"},
+		{"device that is a section", minimal + "limits: {devices: {nvidia.com/gpu: 1}}", 3, "limits.devices must be a text or a list of texts"},
+		{"oom score", minimal + "limits: {oom_score_adj: 1001}", 3, "from -1000 to 1000"},
+		{"timeout", minimal + "limits: {timeout: 10ms}", 3, "limits.timeout: 10ms is outside"},
+		{"enforcement", minimal + "resources: {enforce: stict}", 3, `did you mean "strict"?`},
+		{"rules", minimal + "limit_rules: {image: a}", 3, "limit_rules must be a list of rules"},
+		{"rule for everything", minimal + "limit_rules:\n  - limits: {pids: 5}", 4, "names neither an image nor an organization"},
+		{"rule without limits", minimal + "limit_rules:\n  - image: a/b", 4, "limit_rules[0].limits is missing"},
+		{"rule with a bad image", minimal + "limit_rules:\n  - {image: '^(?!x)', limits: {pids: 5}}", 4, "limit_rules[0]: \"^(?!x)\" is not a regular expression"},
+		{"rule with a bad limit", minimal + "limit_rules:\n  - image: a/b\n    limits:\n      memory: lots", 6, `limit_rules[0].limits.memory: "lots" is not a size`},
+		{"rule with an unknown limit", minimal + "limit_rules:\n  - image: a/b\n    limits: {memroy: 1g}", 5, `did you mean "memory"?`},
+		{"rule against the defaults", minimal + "limits: {memory: 1g}\nlimit_rules:\n  - image: a/b\n    limits: {memory_reservation: 2g}", 6, "limit_rules[0].limits.memory_reservation: it cannot be more than memory"},
 		{"duration", minimal + "poll_interval: soon", 3, "not a duration"},
 		{"duration out of range", minimal + "poll_interval: 2h", 3, "outside"},
 		{"twice", minimal + "port: 1\nport: 2", 4, `"port" is given twice, first in line 3`},
@@ -229,7 +287,7 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 }
 
 func TestAllMistakesAreReportedAtOnceInOrder(t *testing.T) {
-	_, _, err := Parse("f.yaml", []byte("api_kye: x\nport: abc\nlimits:\n  pids: -1\ndatabases:\n  - {label: 1, uri: /x, type: csv}\n"))
+	_, _, err := Parse("f.yaml", []byte("api_kye: x\nport: abc\nlimits:\n  pids: -2\ndatabases:\n  - {label: 1, uri: /x, type: csv}\n"))
 	lines := strings.Split(err.Error(), "\n")
 	var at []string
 	for _, l := range lines {

@@ -34,7 +34,7 @@ func New(c Config) (*Policy, error) {
 	for _, text := range c.AllowedAlgorithms {
 		r, err := compileRule(text)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("allowed_algorithms: %w", err))
 			continue
 		}
 		p.rules = append(p.rules, r)

@@ -27,19 +27,19 @@ type candidate struct {
 	digestOf func(string) (string, error) // may be nil
 }
 
-// rule is one entry of allowed_algorithms.
+// rule is one compiled entry of a list of images.
 type rule struct {
 	text  string
 	match func(candidate) (verdict, error)
 }
 
-// compileRule reads one entry of allowed_algorithms. Its errors name the entry and say how to write it.
+// compileRule reads one entry of a list of images. Its errors name the entry and say how to write it.
 func compileRule(text string) (rule, error) {
 	switch {
 	case text == "" || strings.TrimSpace(text) != text:
-		return rule{}, fmt.Errorf("allowed_algorithms: %q is empty or has spaces around it; write an image, a digest or a regular expression", text)
+		return rule{}, fmt.Errorf("%q is empty or has spaces around it; write an image, a digest or a regular expression", text)
 	case len(text) > maxRule:
-		return rule{}, fmt.Errorf("allowed_algorithms: an entry has %d characters, more than %d; split it", len(text), maxRule)
+		return rule{}, fmt.Errorf("the entry has %d characters, more than %d; split it", len(text), maxRule)
 	case imageref.IsDigest(text):
 		return rule{text, func(c candidate) (verdict, error) { return known(c, func() bool { return c.digest == text }), nil }}, nil
 	case strings.ContainsAny(text, `\^$*+?()[]{}|`):
@@ -47,7 +47,7 @@ func compileRule(text string) (rule, error) {
 	}
 	want, err := imageref.Parse(text)
 	if err != nil {
-		return rule{}, fmt.Errorf("allowed_algorithms: %q is neither an image nor a regular expression: %w", text, err)
+		return rule{}, fmt.Errorf("%q is neither an image nor a regular expression: %w", text, err)
 	}
 	return rule{text, func(c candidate) (verdict, error) { return matchReference(want, c) }}, nil
 }
@@ -93,11 +93,11 @@ func matchReference(want imageref.Reference, c candidate) (verdict, error) {
 func compileExpression(text string) (rule, error) {
 	// First alone: a text such as `a)|(b` would compile only inside our own parentheses.
 	if _, err := regexp.Compile(text); err != nil {
-		return rule{}, fmt.Errorf("allowed_algorithms: %q is not a regular expression that Go's RE2 accepts (%w); look-around and back-references do not exist there", text, err)
+		return rule{}, fmt.Errorf("%q is not a regular expression that Go's RE2 accepts (%w); look-around and back-references do not exist there", text, err)
 	}
 	whole, err := regexp.Compile(`\A(?:` + text + `)\z`)
 	if err != nil {
-		return rule{}, fmt.Errorf("allowed_algorithms: %q cannot be used as a regular expression: %w", text, err)
+		return rule{}, fmt.Errorf("%q cannot be used as a regular expression: %w", text, err)
 	}
 	tags := speaksOfTags(text)
 	return rule{text, func(c candidate) (verdict, error) {

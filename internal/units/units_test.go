@@ -1,4 +1,4 @@
-package config
+package units
 
 import (
 	"testing"
@@ -21,6 +21,16 @@ func TestSizesAreReadAsPodmanDoes(t *testing.T) {
 	}
 }
 
+func TestSizesAreWrittenInTheUnitThatFits(t *testing.T) {
+	for in, want := range map[int64]string{
+		0: "0 bytes", 1023: "1023 bytes", 1024: "1 KiB", 64 << 20: "64 MiB", 3 << 29: "1.5 GiB", 67_000_000: "63.9 MiB", 1<<30 - 1: "1 GiB", 1 << 50: "1 PiB",
+	} {
+		if got := FormatSize(in); got != want {
+			t.Errorf("%d is %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestDurationsMayBeSeconds(t *testing.T) {
 	for in, want := range map[string]time.Duration{"10": 10 * time.Second, "90s": 90 * time.Second, "1m30s": 90 * time.Second, "250ms": 250 * time.Millisecond, "0": 0} {
 		if got, err := ParseDuration(in); err != nil || got != want {
@@ -34,11 +44,15 @@ func TestDurationsMayBeSeconds(t *testing.T) {
 	}
 }
 
-func TestTheNearestWordIsFound(t *testing.T) {
-	words := []string{"policies", "port", "api_key", "task_dir", "ssh-tunnels"}
-	for in, want := range map[string]string{"polices": "policies", "prot": "port", "API_KEY": "api_key", "apikey": "api_key", "ssh_tunnels": "ssh-tunnels", "zebra": "", "": "", "x": ""} {
-		if got := nearest(in, words); got != want {
-			t.Errorf("%q is taken for %q, want %q", in, got, want)
+func TestListsAreReadAsTheKernelWritesThem(t *testing.T) {
+	for in, want := range map[string]int{"0": 1, "0-3": 4, "0-3,8": 5, "0-3,2": 4, "99999": 1} {
+		if got, err := ParseList(in); err != nil || len(got) != want {
+			t.Errorf("%q has %d numbers (%v), want %d", in, len(got), err, want)
+		}
+	}
+	for _, in := range []string{"", "3-1", "a", "1,", "-1", "100000", "0 1"} {
+		if got, err := ParseList(in); err == nil {
+			t.Errorf("%q is accepted as %v", in, got)
 		}
 	}
 }
