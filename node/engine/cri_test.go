@@ -8,7 +8,7 @@ import (
 func TestAProgramThatCannotBeExecutedIsToldFromOtherFailures(t *testing.T) {
 	for text, want := range map[string]bool{
 		`runc create failed: unable to start container process: error during container init: exec: "/no": stat /no: no such file or directory`: true,
-		"executable file `algorithm` not found in $PATH: No such file or directory":                                                           true,
+		"executable file `algorithm` not found in $PATH: No such file or directory":                                                            true,
 		`exec /algorithm: exec format error`:                        true,
 		`failed to create shim task: context deadline exceeded`:     false,
 		`failed to mount rootfs component: no space left on device`: false,
