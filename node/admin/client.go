@@ -230,6 +230,7 @@ func follow[T any](ctx context.Context, c *Client, path string, args url.Values,
 	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(make([]byte, 0, maxBody), maxLine)
+	lines.Split(wholeLines)
 	for lines.Scan() {
 		var l wireLine
 		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
@@ -249,10 +250,18 @@ func follow[T any](ctx context.Context, c *Client, path string, args url.Values,
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return c.failed(ctx, err)
+	return c.failed(ctx, lines.Err())
+}
+
+// wholeLines splits into lines. A last line without a newline was cut off.
+func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
 	}
-	return c.failed(ctx, io.ErrUnexpectedEOF)
+	if atEOF {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	return 0, nil, nil
 }
 
 // do sends a request and returns the answer if it is a good one. The caller

@@ -288,13 +288,14 @@ type Waiting struct {
 	Reason string `json:"reason"`
 }
 
-// Resources is an amount of what the node shares out.
+// Resources is an amount of what the node shares out. In a budget, zero memory,
+// CPUs, pids or runs is no limit.
 type Resources struct {
-	Memory  int64          `json:"memory"`
-	CPUs    float64        `json:"cpus"`
-	Pids    int64          `json:"pids"`
-	Runs    int64          `json:"runs"`
-	Devices map[string]int `json:"devices,omitempty"` // by kind: nvidia.com/gpu
+	Memory  int64            `json:"memory"`
+	CPUs    float64          `json:"cpus"`
+	Pids    int64            `json:"pids"`
+	Runs    int64            `json:"runs"`
+	Devices map[string]int64 `json:"devices,omitempty"` // by kind: nvidia.com/gpu
 }
 
 // Info describes a node.
