@@ -57,8 +57,8 @@ func (tr *traces) check(t *testing.T, w *world) {
 	for _, m := range tr.mounts(t) {
 		t.Errorf("a mount is left, of a file system or a network namespace: %s", m)
 	}
-	for _, g := range tr.cgroups(t) {
-		t.Errorf("a control group is left: %s", g)
+	if groups := tr.cgroups(t); len(groups) > 0 {
+		t.Errorf("control groups are left: %s", strings.Join(groups, " "))
 	}
 	for _, s := range tr.sockets(t) {
 		t.Errorf("a socket is left: %s", s)

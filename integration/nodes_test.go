@@ -289,7 +289,24 @@ func (n *node) post(t *testing.T, method string, args kwargs, orders ...order) (
 			run = r.ID
 		}
 	}
+	t.Cleanup(func() { n.w.tellTask(t, task) })
 	return task, run
+}
+
+// tellTask logs what became of a task and its subtasks when the test has failed.
+func (w *world) tellTask(t *testing.T, task int64) {
+	if !t.Failed() {
+		return
+	}
+	for _, id := range append([]int64{task}, w.server.Children(task)...) {
+		for _, r := range w.server.RunsOf(id) {
+			text := ""
+			if r.Log != nil {
+				text = *r.Log
+			}
+			t.Logf("task %d, run %d: %q, log %.1000q", id, r.ID, r.Status, text)
+		}
+	}
 }
 
 // ended is a run that is over.

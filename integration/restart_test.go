@@ -4,7 +4,12 @@ package integration
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/runtime"
@@ -50,6 +55,7 @@ func restartScenarios() []scenario {
 			n.restart(t)
 			n.killed(t, g.run, true)
 		}},
+		{"a node that stops while the server acknowledges a result leaves nothing of the run", stopWhileDelivering},
 	}
 }
 
@@ -130,4 +136,34 @@ func (n *node) takenOver(t *testing.T, g *gate, served bool) {
 		t.Errorf("%d final reports, %d refused ones: %+v", finals, done.Count(standin.RunPatchRefused), done.History)
 	}
 	n.gone(t, g.run)
+}
+
+func stopWhileDelivering(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{})
+	g := n.hold(t)
+	if list := n.sandboxes(t, 0); len(list) != 1 {
+		t.Fatalf("%d sandboxes live", len(list))
+	}
+	slow := w.server.Fault(standin.Fault{Method: http.MethodPatch, Path: fmt.Sprintf("/run/%d", g.run), Times: 1, SlowBody: time.Second})
+	g.release(t)
+	if err := slow.Wait(within(t), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Stop(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	completed[gated](t, n.finish(t, g.task))
+	if _, err := os.Stat(n.runDir(g.run)); !os.IsNotExist(err) {
+		t.Errorf("the run's files are left (%v)", err)
+	}
+	if w.kind == embeddedKind {
+		// It ends only when nothing lives in it.
+		if _, err := os.Stat(strings.TrimPrefix(n.endpoint(t), "unix://")); !os.IsNotExist(err) {
+			t.Errorf("the node's own containerd is left (%v)", err)
+		}
+		return
+	}
+	if left := n.sandboxes(t, 0); len(left) != 0 {
+		t.Errorf("%d sandboxes are left", len(left))
+	}
 }

@@ -57,19 +57,24 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 	}); err != nil && !errors.Is(err, ledger.ErrNotFound) { // it could never be written
 		return fmt.Errorf("close the record of run %d: %w", rec.RunID, err)
 	}
-	return n.files.ReleaseJob(rec.JobID, rec.ParentID == 0 && !n.jobInWork(rec.JobID, rec.RunID))
+	_, err := n.releaseJob(rec.JobID, rec.RunID, rec.ParentID == 0)
+	return err
 }
 
-// jobInWork reports whether another run of the job is in work here.
-func (n *Node) jobInWork(jobID, except int64) bool {
+// releaseJob takes a job's scratch away unless another run of the job is in
+// work here, and tells whether it did. The lock keeps a further run from being
+// taken into work in between, which would be prepared and then lose it.
+func (n *Node) releaseJob(jobID, except int64, all bool) (bool, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	for _, a := range n.active {
 		if a.jobID == jobID && a.id != except {
-			return true
+			n.mu.Unlock()
+			return false, nil
 		}
 	}
-	return false
+	remove, err := n.files.ReleaseJob(jobID, all)
+	n.mu.Unlock()
+	return true, errors.Join(err, remove())
 }
 
 // janitor removes from time to time what only age makes superfluous. It
@@ -77,6 +82,9 @@ func (n *Node) jobInWork(jobID, except int64) bool {
 func (n *Node) janitor(ctx context.Context) error {
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
+	if err := n.files.RemoveReleased(); err != nil {
+		n.log.WarnContext(ctx, "scratch that an earlier start released could not be deleted, trying again at the next start", "error", err)
+	}
 	for {
 		if err := n.sweep(ctx); err != nil {
 			n.log.WarnContext(ctx, "cleaning failed, trying again in an hour", "error", err)
@@ -98,13 +106,13 @@ func (n *Node) sweep(ctx context.Context) error {
 		return fmt.Errorf("list the scratch directories: %w", err)
 	}
 	for _, id := range jobs {
-		if n.jobInWork(id, 0) {
-			continue
-		}
-		if err := n.files.ReleaseJob(id, true); err != nil {
+		released, err := n.releaseJob(id, 0, true)
+		if err != nil {
 			return err
 		}
-		n.log.InfoContext(ctx, "removed the scratch of an idle job", "job", id)
+		if released {
+			n.log.InfoContext(ctx, "removed the scratch of an idle job", "job", id)
+		}
 	}
 	return nil
 }

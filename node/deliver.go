@@ -14,13 +14,35 @@ import (
 	"github.com/v6node/v6node/proxy/e2e"
 )
 
+// lastTry is how long a delivery under way may still take when the node stops:
+// once the server has acknowledged, nothing of the run has to stay.
+const lastTry = 5 * time.Second
+
+// lasting returns a context that ends so much later than ctx, or by cancel.
+func lasting(ctx context.Context, longer time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		end := time.NewTimer(longer)
+		defer end.Stop()
+		select {
+		case <-end.C:
+			cancel()
+		case <-out.Done():
+		}
+	})
+	return out, func() { stop(); cancel() }
+}
+
 // deliver sends a run's final status with its result and log, and repeats it
-// until the server has acknowledged. It returns an error only when ctx ends.
+// until the server has acknowledged. It returns an error only when ctx ends; the
+// try that is under way then is finished.
 func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 	log := n.log.With("run", rec.RunID)
 	retry := backoff.New(backoff.Server)
 	for {
-		err := n.send(ctx, rec)
+		try, cancel := lasting(ctx, lastTry)
+		err := n.send(try, rec)
+		cancel()
 		switch {
 		case err == nil:
 			log.InfoContext(ctx, "result delivered", "status", rec.Status, "after", time.Since(rec.FinishedAt).Round(time.Millisecond))

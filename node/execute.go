@@ -48,6 +48,9 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		o := classify(err)
 		out = &o
 	}
+	if out.reason != ReasonCompleted {
+		n.log.WarnContext(own, "run failed", "run", a.id, "task", a.taskID, "reason", string(out.reason), "why", out.message)
+	}
 	decide := func(r *ledger.Record) error {
 		if r.State.Final() {
 			return nil // decided before a restart

@@ -121,10 +121,11 @@ func (n *Node) Run(ctx context.Context) error {
 		if err := n.adopt(gctx); err != nil {
 			return fmt.Errorf("take over what an earlier start left: %w", err)
 		}
+		// Only now is it known which jobs are in work.
+		g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
 		return n.ifAlive(gctx, "taking runs", n.reconcile(gctx))
 	})
 	g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
-	g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
 	err := g.Wait()
 	n.runs.Wait()
 	if ctx.Err() != nil {

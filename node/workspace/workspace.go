@@ -306,19 +306,44 @@ func (w *Run) Remove() error {
 	return nil
 }
 
-// ReleaseJob removes a job's shared scratch directory if it is empty, or
-// whatever it holds when all is set. The caller makes sure that no run of the
-// job is in work on this node.
-func (r Root) ReleaseJob(jobID int64, all bool) error {
-	err := os.Remove(r.job(jobID))
-	if all {
-		err = os.RemoveAll(r.job(jobID))
+// ReleaseJob takes a job's shared scratch directory away if it is empty, or
+// whatever it holds when all is set; a run that is prepared later finds a new
+// one. The caller makes sure that no run of the job is in work on this node, and
+// that none is taken into work before the return. That is soon: content is only
+// set aside, for the caller to delete by the function that is returned, never
+// nil. What a crash leaves of it is deleted by RemoveReleased.
+func (r Root) ReleaseJob(jobID int64, all bool) (remove func() error, err error) {
+	remove = func() error { return nil }
+	err = os.Remove(r.job(jobID))
+	if errors.Is(err, unix.ENOTEMPTY) && all {
+		var aside string
+		if aside, err = r.setAside(r.job(jobID)); err == nil {
+			remove = func() error { return os.RemoveAll(aside) }
+		}
 	}
 	if err == nil || errors.Is(err, fs.ErrNotExist) || (!all && errors.Is(err, unix.ENOTEMPTY)) {
-		return nil
+		return remove, nil
 	}
-	return fmt.Errorf("remove the scratch of job %d: %w", jobID, err)
+	return remove, fmt.Errorf("remove the scratch of job %d: %w", jobID, err)
 }
+
+// setAside moves a directory out of the way and returns where it is now.
+func (r Root) setAside(dir string) (string, error) {
+	if err := os.MkdirAll(r.released(), 0o700); err != nil {
+		return "", err
+	}
+	aside, err := os.MkdirTemp(r.released(), "job-")
+	if err != nil {
+		return "", err
+	}
+	return aside, os.Rename(dir, filepath.Join(aside, filepath.Base(dir)))
+}
+
+// RemoveReleased deletes what was set aside. A ReleaseJob at the same moment may
+// fail, and succeeds when it is repeated.
+func (r Root) RemoveReleased() error { return os.RemoveAll(r.released()) }
+
+func (r Root) released() string { return filepath.Join(r.Dir, "released") }
 
 // IdleJobs lists the jobs whose scratch directory was last changed before the
 // given time.

@@ -230,7 +230,8 @@ func TestRemovingLeavesNothingAndMayBeRepeated(t *testing.T) {
 		if err := w.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		if err := root.ReleaseJob(spec.JobID, true); err != nil {
+		remove, err := root.ReleaseJob(spec.JobID, true)
+		if err := errors.Join(err, remove()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -245,5 +246,47 @@ func TestRemovingLeavesNothingAndMayBeRepeated(t *testing.T) {
 	}
 	if strings.Contains(string(mounts), root.Dir) {
 		t.Error("a mount is left")
+	}
+}
+
+func TestTheScratchOfAJobIsReleasedAtOnceAndItsContentDeletedLater(t *testing.T) {
+	root := Root{Dir: t.TempDir()}
+	file := filepath.Join(root.job(7), "left")
+	fill := func() {
+		t.Helper()
+		if err := os.MkdirAll(root.job(7), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill()
+	if _, err := root.ReleaseJob(7, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Fatalf("content was taken away that may still be wanted: %v", err)
+	}
+	remove, err := root.ReleaseJob(7, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill() // the next run of the job
+	if err := remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("the next run's content is gone: %v", err)
+	}
+	// A crash between the two steps.
+	if _, err := root.ReleaseJob(7, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := root.RemoveReleased(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root.released(), "*")); err != nil || len(left) != 0 {
+		t.Errorf("left %q, %v", left, err)
 	}
 }
