@@ -158,6 +158,12 @@ func (g *Cgroup) Verify(want Resources) error {
 	if err != nil {
 		return err
 	}
+	if want.MemorySwap == NoSwapLimit {
+		if got.MemorySwap != 0 {
+			return &Error{Op: "limit the run " + g.name, Kind: ErrLimit, text: fmt.Sprintf("memory and swap together should not be limited but are, to %d", got.MemorySwap)}
+		}
+		want.MemorySwap = 0
+	}
 	page := int64(os.Getpagesize())
 	differ := func(what string, want, got any) error {
 		return &Error{Op: "limit the run " + g.name, Kind: ErrLimit,
@@ -210,6 +216,27 @@ func (g *Cgroup) OOMKills() (int64, error) {
 		return 0, g.readError("read the out-of-memory counter of", err)
 	}
 	return n, nil
+}
+
+// WatchOOM makes OOMKills count in a group that an earlier process has made. In
+// one that this Cgroup has made it does so already. It may be called again.
+func (g *Cgroup) WatchOOM() error {
+	if g.host.version == 2 {
+		return nil // the kernel keeps the count
+	}
+	if err := g.watchOOMV1(); err != nil {
+		return g.readError("watch the out-of-memory events of", err)
+	}
+	return nil
+}
+
+// Processes returns the processes in the group and below it.
+func (g *Cgroup) Processes() ([]int, error) {
+	pids, err := g.processes()
+	if err != nil {
+		return nil, g.readError("list the processes of", err)
+	}
+	return pids, nil
 }
 
 // PeakMemory returns the most memory in bytes that the group has used, page

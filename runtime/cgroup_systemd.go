@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -68,7 +69,11 @@ func sliceProperties(name string, r Resources, version int) []unitProperty {
 		}
 	}
 	if r.MemorySwap != 0 && version == 2 {
-		add("MemorySwapMax", uint64(r.MemorySwap-r.MemoryLimit))
+		swap := uint64(math.MaxUint64) // systemd's infinity
+		if r.MemorySwap != NoSwapLimit {
+			swap = uint64(r.MemorySwap - r.MemoryLimit)
+		}
+		add("MemorySwapMax", swap)
 	}
 	if r.MemoryReservation != 0 && version == 2 {
 		add("MemoryLow", uint64(r.MemoryReservation))

@@ -40,7 +40,7 @@ func (g *Cgroup) createV1(r Resources) error {
 		// The limit of both may never be below that of memory, so which comes
 		// first depends on what is set already.
 		err := writeInt(memory("memory.limit_in_bytes"), r.MemoryLimit)
-		if r.MemorySwap != 0 {
+		if r.MemorySwap != 0 && !(r.MemorySwap == NoSwapLimit && !exists(memory("memory.memsw.limit_in_bytes"))) {
 			if err2 := writeInt(memory("memory.memsw.limit_in_bytes"), r.MemorySwap); err2 != nil {
 				if errors.Is(err2, fs.ErrNotExist) {
 					return errors.New("the kernel does not count swap (boot with swapaccount=1), so memory and swap together cannot be limited")
@@ -163,6 +163,25 @@ func (g *Cgroup) subscribeOOM() error {
 	return nil
 }
 
+// watchOOMV1 subscribes to a group that another process has made, and counts
+// what happened before as far as the kernel still tells.
+func (g *Cgroup) watchOOMV1() error {
+	before, err := g.oomKillsV1()
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	subscribed := g.oom != nil
+	if !subscribed {
+		g.kills = before
+	}
+	g.mu.Unlock()
+	if subscribed {
+		return nil
+	}
+	return g.subscribeOOM()
+}
+
 func (g *Cgroup) closeOOM() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -203,7 +222,7 @@ func (g *Cgroup) readOOM() (int64, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.oom == nil {
-		return 0, nil
+		return g.kills, nil
 	}
 	raw, err := g.oom.SyscallConn()
 	if err != nil {

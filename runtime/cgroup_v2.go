@@ -37,9 +37,13 @@ func (g *Cgroup) createV2(r Resources) error {
 		}
 	}
 	file := func(name string) string { return g.host.file("", g.rel, name) }
-	if r.MemorySwap != 0 {
+	if r.MemorySwap != 0 && !(r.MemorySwap == NoSwapLimit && !exists(file("memory.swap.max"))) {
 		// v2 limits swap by itself, CRI and Podman both together.
-		if err := writeInt(file("memory.swap.max"), r.MemorySwap-r.MemoryLimit); err != nil {
+		swap := "max"
+		if r.MemorySwap != NoSwapLimit {
+			swap = fmt.Sprint(r.MemorySwap - r.MemoryLimit)
+		}
+		if err := writeValue(file("memory.swap.max"), swap); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				return errors.New("the kernel does not count swap (boot with swapaccount=1), so memory and swap together cannot be limited")
 			}

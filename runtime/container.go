@@ -7,6 +7,8 @@ import (
 	"math"
 	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +40,13 @@ type ContainerSpec struct {
 	Labels, Annotations map[string]string
 	Resources           Resources // PidsLimit has no effect here, see Cgroup
 	RunAsUser           *int64    // nil is the image's user
+	// Devices are CDI names such as nvidia.com/gpu=0. What they add to the
+	// container is what the machine's CDI files say.
+	Devices []string
 }
+
+// cdiName is vendor/class=device, as the Container Device Interface has it.
+var cdiName = regexp.MustCompile(`\A[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+=[A-Za-z0-9_.:-]+\z`)
 
 // State of a container.
 type State string
@@ -63,6 +71,10 @@ type Container struct {
 	Reason, Message, LogPath string
 	Labels, Annotations      map[string]string
 	PID                      int // of a running container; only from ContainerStatus
+	// Rlimits are the resource limits with which the runtime starts the
+	// container's process; only from ContainerStatus. What is not among them
+	// is inherited from the runtime.
+	Rlimits []Rlimit
 }
 
 func (c *Client) checkContainer(op string, s *ContainerSpec) error {
@@ -75,6 +87,8 @@ func (c *Client) checkContainer(op string, s *ContainerSpec) error {
 		return invalid(op, "the log path %q is not a path below the sandbox's log directory", s.LogPath)
 	case s.RunAsUser != nil && (*s.RunAsUser < 0 || *s.RunAsUser > math.MaxInt32):
 		return invalid(op, "the user ID %d is not within 0..2147483647", *s.RunAsUser)
+	case slices.ContainsFunc(s.Devices, func(d string) bool { return !cdiName.MatchString(d) }):
+		return invalid(op, "one of the devices %q has no CDI name such as nvidia.com/gpu=0", s.Devices)
 	case s.WorkingDir != "" && !path.IsAbs(s.WorkingDir):
 		return invalid(op, "the working directory %q is not an absolute path", s.WorkingDir)
 	}
@@ -133,6 +147,9 @@ func (c *Client) containerConfig(s *ContainerSpec, sandbox *SandboxSpec) *cri.Co
 	}
 	for _, e := range s.Env {
 		config.Envs = append(config.Envs, &cri.KeyValue{Key: e.Name, Value: []byte(e.Value)})
+	}
+	for _, d := range s.Devices {
+		config.CDIDevices = append(config.CDIDevices, &cri.CDIDevice{Name: d})
 	}
 	recursive := c.recursiveReadOnly(sandbox.RuntimeHandler)
 	for _, m := range s.Mounts {
@@ -222,6 +239,11 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 	var info struct {
 		SandboxID string `json:"sandboxID"`
 		PID       int    `json:"pid"`
+		Spec      struct {
+			Process struct {
+				Rlimits []Rlimit `json:"rlimits"`
+			} `json:"process"`
+		} `json:"runtimeSpec"`
 	}
 	if text := r.GetInfo()["info"]; text != "" {
 		if err := json.Unmarshal([]byte(text), &info); err != nil {
@@ -251,6 +273,7 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 		Labels:      st.Labels,
 		Annotations: st.Annotations,
 		PID:         info.PID,
+		Rlimits:     info.Spec.Process.Rlimits,
 	}, nil
 }
 

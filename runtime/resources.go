@@ -9,7 +9,7 @@ import (
 // Resources are limits of a run. The zero value of a field means "not set".
 type Resources struct {
 	MemoryLimit       int64 // bytes
-	MemorySwap        int64 // bytes of memory and swap together, as in Podman and CRI
+	MemorySwap        int64 // bytes of memory and swap together, as in Podman and CRI; -1 is no limit of swap
 	MemoryReservation int64 // bytes; under memory pressure the group is reclaimed down to this
 	CPUQuota          int64 // microseconds of CPU time per CPUPeriod
 	CPUPeriod         int64 // microseconds
@@ -19,6 +19,9 @@ type Resources struct {
 	PidsLimit         int64 // processes and threads; CRI has no such field, so only Cgroup applies it
 	OOMScoreAdj       *int64
 }
+
+// NoSwapLimit as Resources.MemorySwap limits memory alone.
+const NoSwapLimit = -1
 
 // defaultPeriod is the kernel's own period of the CPU quota.
 const defaultPeriod = 100_000
@@ -39,7 +42,7 @@ func (r Resources) check(op string) error {
 		name string
 		n    int64
 	}{
-		{"memory limit", r.MemoryLimit}, {"memory and swap limit", r.MemorySwap}, {"memory reservation", r.MemoryReservation},
+		{"memory limit", r.MemoryLimit}, {"memory reservation", r.MemoryReservation},
 		{"CPU quota", r.CPUQuota}, {"CPU period", r.CPUPeriod}, {"CPU shares", r.CPUShares}, {"process limit", r.PidsLimit},
 	} {
 		if f.n < 0 {
@@ -47,9 +50,11 @@ func (r Resources) check(op string) error {
 		}
 	}
 	switch {
+	case r.MemorySwap < NoSwapLimit:
+		return invalid(op, "the limit of memory and swap %d is negative; -1 is no limit", r.MemorySwap)
 	case r.MemorySwap != 0 && r.MemoryLimit == 0:
 		return invalid(op, "a limit of memory and swap needs a memory limit; set both")
-	case r.MemorySwap != 0 && r.MemorySwap < r.MemoryLimit:
+	case r.MemorySwap > 0 && r.MemorySwap < r.MemoryLimit:
 		return invalid(op, "the limit of memory and swap (%d) is below the memory limit (%d); it counts both together", r.MemorySwap, r.MemoryLimit)
 	case r.CPUQuota != 0 && r.CPUQuota < 1000:
 		return invalid(op, "the CPU quota %d µs is below the kernel's least, 1000 µs", r.CPUQuota)

@@ -29,6 +29,8 @@ type Config struct {
 	// Log receives what the supervision does; containerd's own log goes to a
 	// file in State. Nil discards.
 	Log *slog.Logger
+	// Handlers are runtime handlers besides runc.
+	Handlers []Handler
 	// LogLevel of containerd: trace, debug, info, warn (default), error.
 	LogLevel string
 }
@@ -67,6 +69,9 @@ func (c *Config) normalize() error {
 	}
 	if filepath.Base(c.CNIConfName) != c.CNIConfName || filepath.Ext(c.CNIConfName) != ".conflist" {
 		return fmt.Errorf("the CNI configuration's name %q is not a file name that ends in .conflist", c.CNIConfName)
+	}
+	if err := c.checkHandlers(); err != nil {
+		return err
 	}
 	if c.LogLevel == "" {
 		c.LogLevel = "warn"

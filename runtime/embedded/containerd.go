@@ -105,7 +105,7 @@ func (d *Containerd) plan(ctx context.Context) (config []byte, want *record, err
 	if d.pause, err = readPauseImage(d.cfg.Bundle.Pause); err != nil {
 		return nil, nil, fmt.Errorf("cannot make the pause image: %w", err)
 	}
-	if config, err = renderConfig(d.layout, d.cfg.Bundle, h, d.pause.ref()); err != nil {
+	if config, err = renderConfig(d.layout, d.cfg.Bundle, h, d.pause.ref(), d.cfg.Handlers); err != nil {
 		return nil, nil, err
 	}
 	build, err := d.cfg.Bundle.build()
@@ -167,6 +167,9 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 		return err
 	}
 	if err := d.forgetBoot(r.Boot); err != nil {
+		return err
+	}
+	if err := writeHandlers(d.layout, d.cfg.Handlers); err != nil {
 		return err
 	}
 	if err := replaceFile(d.layout.config, config, 0o600); err != nil {

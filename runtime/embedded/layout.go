@@ -23,6 +23,7 @@ type layout struct {
 	stateLock  string
 	runc       string // runc's state
 	config     string // config.toml
+	handlers   string // OCI configurations of runtime handlers
 	record     string // what was started, see record.go
 	log        string
 	cniConf    string
@@ -45,6 +46,7 @@ func newLayout(root, state string) (*layout, error) {
 		stateLock:  filepath.Join(state, "lock"),
 		runc:       filepath.Join(state, "runc"),
 		config:     filepath.Join(state, "config.toml"),
+		handlers:   filepath.Join(state, "handlers"),
 		record:     filepath.Join(state, "containerd.json"),
 		log:        filepath.Join(state, "containerd.log"),
 		cniConf:    filepath.Join(state, "cni", "conf"),
@@ -83,7 +85,7 @@ func shortDir(state string) string {
 // create makes the directories, private to this user.
 func (l *layout) create() error {
 	dirs := []string{filepath.Dir(l.rootLock), filepath.Dir(l.stateLock), l.root, l.state, l.runc,
-		filepath.Dir(l.cniConf), l.cniConf, l.cniBin, l.certs, l.sockets, l.shimSocks}
+		filepath.Dir(l.cniConf), l.cniConf, l.cniBin, l.certs, l.handlers, l.sockets, l.shimSocks}
 	for _, dir := range dirs {
 		if err := privateDir(dir); err != nil {
 			return err

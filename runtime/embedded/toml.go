@@ -98,6 +98,16 @@ disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
         BinaryName = {{printf "%q" .Runc}}
         Root = {{printf "%q" .RuncRoot}}
         SystemdCgroup = {{.SystemdCgroup}}
+{{- range .Handlers}}
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{{.Name}}]
+      runtime_type = "io.containerd.runc.v2"
+      runtime_path = {{printf "%q" $.Shim}}
+      base_runtime_spec = {{printf "%q" .Spec}}
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{{.Name}}.options]
+        BinaryName = {{printf "%q" $.Runc}}
+        Root = {{printf "%q" $.RuncRoot}}
+        SystemdCgroup = {{$.SystemdCgroup}}
+{{- end}}
 
 [timeouts]
   "io.containerd.timeout.bolt.open" = "5s"
@@ -130,10 +140,11 @@ type configData struct {
 	UID, GID                                 int
 	Volatile, DisableAppArmor, SystemdCgroup bool
 	RestrictOOMScoreAdj                      bool
+	Handlers                                 []handlerFile
 }
 
 // renderConfig returns containerd's configuration file.
-func renderConfig(l *layout, b Bundle, h host, pauseRef string) ([]byte, error) {
+func renderConfig(l *layout, b Bundle, h host, pauseRef string, handlers []Handler) ([]byte, error) {
 	d := configData{
 		Root: l.root, State: l.state, Socket: l.socket, TTRPC: l.ttrpc, ShimSockets: l.shimSocks,
 		Snapshotter: "overlayfs", PauseRef: pauseRef, Certs: strings.Join([]string{l.certs, "/etc/containerd/certs.d", "/etc/docker/certs.d"}, ":"),
@@ -142,6 +153,9 @@ func renderConfig(l *layout, b Bundle, h host, pauseRef string) ([]byte, error) 
 		UID:      os.Geteuid(), GID: os.Getegid(),
 		Volatile: h.volatile, DisableAppArmor: !h.appArmor, SystemdCgroup: h.systemdCgroups,
 		RestrictOOMScoreAdj: !h.oomAdjustable,
+	}
+	for _, h := range handlers {
+		d.Handlers = append(d.Handlers, l.handlerFile(h))
 	}
 	if h.overlay {
 		d.Disabled = append(d.Disabled, "io.containerd.snapshotter.v1.native")

@@ -198,7 +198,7 @@ func TestConfigurationFollowsTheHost(t *testing.T) {
 			[]string{`snapshotter = "native"`, "restrict_oom_score_adj = true", "disable_apparmor = true", "SystemdCgroup = false"},
 			[]string{"volatile", `"io.containerd.snapshotter.v1.native"`}},
 	} {
-		b, err := renderConfig(l, Bundle{Shim: "/b/shim", Runc: `/b/ru"nc`}, c.host, "localhost/v6node/pause:1")
+		b, err := renderConfig(l, Bundle{Shim: "/b/shim", Runc: `/b/ru"nc`}, c.host, "localhost/v6node/pause:1", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Rlimit is a resource limit of a process (getrlimit(2)), as the OCI runtime
+// specification has it.
+type Rlimit struct {
+	Type string `json:"type"` // "RLIMIT_NOFILE"
+	Soft uint64 `json:"soft"` // RlimitInfinity is none
+	Hard uint64 `json:"hard"`
+}
+
+// RlimitInfinity is no limit.
+const RlimitInfinity = unix.RLIM_INFINITY
+
+// rlimits are the kernel's numbers of resources.
+var rlimits = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
+	"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
+	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+}
+
+// VerifyRlimits compares resource limits wanted with those that a process has
+// or is to have. Any difference is the error ErrLimit.
+func VerifyRlimits(want, have []Rlimit) error {
+	for _, w := range want {
+		i := slices.IndexFunc(have, func(h Rlimit) bool { return h.Type == w.Type })
+		if i < 0 {
+			return &Error{Op: "limit the algorithm's processes", Kind: ErrLimit, text: "the runtime does not set " + w.Type}
+		}
+		if have[i] != w {
+			return &Error{Op: "limit the algorithm's processes", Kind: ErrLimit,
+				text: fmt.Sprintf("%s should be %s but is %s", w.Type, w.values(), have[i].values())}
+		}
+	}
+	return nil
+}
+
+func (r Rlimit) values() string {
+	text := func(n uint64) string {
+		if n == RlimitInfinity {
+			return "unlimited"
+		}
+		return strconv.FormatUint(n, 10)
+	}
+	return text(r.Soft) + ":" + text(r.Hard)
+}
+
+// VerifyProcess compares what is in force for a process with what is wanted:
+// that it is in a group below this one, for every controller; the limits of
+// that group; the OOM score adjustment; the resource limits. A difference is the
+// error ErrLimit, a process that has ended ErrNotFound.
+//
+// The limit of processes and the memory reservation are this group's alone: CRI
+// cannot set them on a container.
+func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
+	op := "check the limits of " + g.name
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	gone := func(err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, ErrNotFound) {
+			return &Error{Op: op, Kind: ErrNotFound, Cause: err, text: "its process has ended"}
+		}
+		return err
+	}
+	text, err := textValue(filepath.Join(proc, "cgroup"))
+	if err != nil {
+		return gone(&Error{Op: op, Cause: err})
+	}
+	rel, err := g.groupOf(text)
+	if err != nil {
+		if _, statErr := os.Stat(proc); statErr != nil {
+			return gone(statErr)
+		}
+		return &Error{Op: op, Kind: ErrLimit, text: err.Error()}
+	}
+	want.PidsLimit, want.MemoryReservation = 0, 0
+	if err := g.verifyBelow(rel, want); err != nil {
+		return gone(err)
+	}
+	if want.OOMScoreAdj != nil {
+		text, err := textValue(filepath.Join(proc, "oom_score_adj"))
+		if err != nil {
+			return gone(&Error{Op: op, Cause: err})
+		}
+		if adj, err := strconv.ParseInt(text, 10, 64); err != nil || adj != *want.OOMScoreAdj {
+			return &Error{Op: op, Kind: ErrLimit, text: fmt.Sprintf("the OOM score adjustment should be %d but is %s; a runtime without CAP_SYS_RESOURCE cannot go below its own", *want.OOMScoreAdj, oneLine(text))}
+		}
+	}
+	have := make([]Rlimit, 0, len(limits))
+	for _, w := range limits {
+		resource, ok := rlimits[w.Type]
+		if !ok {
+			return &Error{Op: op, Kind: ErrLimit, text: w.Type + " is not a resource limit"}
+		}
+		var r unix.Rlimit
+		if err := unix.Prlimit(pid, resource, nil, &r); err != nil {
+			return gone(&Error{Op: op, Cause: err})
+		}
+		have = append(have, Rlimit{w.Type, r.Cur, r.Max})
+	}
+	return VerifyRlimits(limits, have)
+}
+
+// groupOf reads a process's cgroup file and returns the group that it is in, the
+// same one for every controller and below g.
+func (g *Cgroup) groupOf(text string) (string, error) {
+	needed := v1Controllers
+	if g.host.version == 2 {
+		needed = []string{""}
+	}
+	found := ""
+	for _, controller := range needed {
+		rel, ok := "", false
+		for line := range strings.Lines(text) {
+			// 4:cpu,cpuacct:/path, or 0::/path on v2.
+			fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+			if len(fields) == 3 && (slices.Contains(strings.Split(fields[1], ","), controller)) {
+				rel, ok = fields[2], true
+				break
+			}
+		}
+		switch {
+		case !ok:
+			return "", fmt.Errorf("the container is in no %s group", controller)
+		case !strings.HasPrefix(rel, g.rel+"/"):
+			return "", fmt.Errorf("the container is in the %s group %s, which is not below %s, so nothing bounds it", controller, oneLine(rel), g.rel)
+		case found != "" && found != rel:
+			return "", fmt.Errorf("the container is in the groups %s and %s", oneLine(found), oneLine(rel))
+		}
+		found = rel
+	}
+	return found, nil
+}
+
+// verifyBelow accepts the limits on the group at rel, or on one between it and
+// g: some runtimes start the process in a group inside the limited one.
+func (g *Cgroup) verifyBelow(rel string, want Resources) error {
+	var err error
+	for at := rel; at != g.rel; at = path.Dir(at) {
+		in := &Cgroup{host: g.host, driver: g.driver, name: g.name + " (container)", rel: at}
+		if err = in.Verify(want); err == nil {
+			return nil
+		}
+	}
+	return err
+}
