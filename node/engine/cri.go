@@ -134,12 +134,20 @@ func (e *CRI) sandboxSpec(s *Spec) *runtime.SandboxSpec {
 // Open implements Engine.
 func (e *CRI) Open(ctx context.Context, s *Spec) (_ string, err error) {
 	cg := e.cgroup(s.RunID)
-	// What was begun is undone even when the caller has given up.
+	// What was begun is undone even when the caller has given up, and a sandbox
+	// under way is not given up half-way: what the runtime is about to make
+	// then could not be found and removed.
 	undo := context.WithoutCancel(ctx)
 	if err := cg.Create(s.Resources); err != nil {
 		return "", errors.Join(fmt.Errorf("make the cgroup of run %d: %w", s.RunID, err), cg.Remove(undo))
 	}
-	id, err := e.rt.RunSandbox(ctx, e.sandboxSpec(s))
+	if ctx.Err() != nil {
+		return "", errors.Join(ctx.Err(), cg.Remove(undo))
+	}
+	id, err := e.rt.RunSandbox(undo, e.sandboxSpec(s))
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("start the sandbox of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
 	}
@@ -235,7 +243,11 @@ func (e *CRI) closeGateway(runID int64) {
 
 // Create implements Engine.
 func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, error) {
-	id, err := e.rt.CreateContainer(ctx, sandboxID, &runtime.ContainerSpec{
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	// As with the sandbox: not given up half-way.
+	id, err := e.rt.CreateContainer(context.WithoutCancel(ctx), sandboxID, &runtime.ContainerSpec{
 		Name:      containerName,
 		Attempt:   s.Attempt,
 		Image:     s.Image,
