@@ -16,6 +16,7 @@ import (
 func imageFaults() []scenario {
 	list := []scenario{
 		{"an image that its registry does not have", noSuchImage},
+		{"many runs that are refused while their sandboxes start", manyRefused},
 		{"an image for another architecture", foreignImage},
 		{"an image that has the wrong name", noImageName},
 		{"a registry that is not there", noRegistry},
@@ -43,6 +44,24 @@ func noSuchImage(t *testing.T, w *world) {
 	alpha := w.alpha(t)
 	ref := w.lab.Registry.Host() + "/suite/missing:latest"
 	alpha.failed(t, alpha.call(t, "noop", nil, image(ref)), standin.StatusNoImage, ref, "does not exist", "check the name")
+}
+
+// manyRefused: each is given up while the runtime is busy with its sandbox. What
+// the runtime would leave of it is found at the end of the world.
+func manyRefused(t *testing.T, w *world) {
+	alpha := w.alpha(t)
+	ref := w.lab.Registry.Host() + "/suite/missing:latest"
+	tasks := make([]int64, 16)
+	for i := range tasks {
+		tasks[i], _ = alpha.post(t, "noop", nil, image(ref))
+	}
+	for _, task := range tasks {
+		done := alpha.finish(t, task)
+		if done.Status != standin.StatusNoImage {
+			t.Errorf("run %d ended as %q: %s", done.ID, done.Status, done.Text)
+		}
+		alpha.gone(t, done.ID)
+	}
 }
 
 func foreignImage(t *testing.T, w *world) {

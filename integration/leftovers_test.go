@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +53,17 @@ func (w *world) traces() *traces {
 // check reports whatever is still there of a world that has ended.
 func (tr *traces) check(t *testing.T, w *world) {
 	t.Helper()
+	// A shim ends a moment after its sandbox, and containerd does not wait for it.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for len(tr.processes(t))+len(tr.sockets(t)) > 0 && ctx.Err() == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 	for _, pid := range tr.processes(t) {
 		t.Errorf("a process is left: %d %s", pid, commandLine(pid))
 	}
