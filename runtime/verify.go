@@ -51,13 +51,14 @@ func VerifyRlimits(want, have []Rlimit) error {
 }
 
 func (r Rlimit) values() string {
-	text := func(n uint64) string {
-		if n == RlimitInfinity {
-			return "unlimited"
-		}
-		return strconv.FormatUint(n, 10)
+	return limitText(r.Soft) + ":" + limitText(r.Hard)
+}
+
+func limitText(n uint64) string {
+	if n == RlimitInfinity {
+		return "unlimited"
 	}
-	return text(r.Soft) + ":" + text(r.Hard)
+	return strconv.FormatUint(n, 10)
 }
 
 // VerifyProcess compares what is in force for a process with what is wanted:
@@ -100,7 +101,6 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 			return &Error{Op: op, Kind: ErrLimit, text: fmt.Sprintf("the OOM score adjustment should be %d but is %s; a runtime without CAP_SYS_RESOURCE cannot go below its own", *want.OOMScoreAdj, oneLine(text))}
 		}
 	}
-	have := make([]Rlimit, 0, len(limits))
 	for _, w := range limits {
 		resource, ok := rlimits[w.Type]
 		if !ok {
@@ -110,9 +110,13 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 		if err := unix.Prlimit(pid, resource, nil, &r); err != nil {
 			return gone(&Error{Op: op, Cause: err})
 		}
-		have = append(have, Rlimit{w.Type, r.Cur, r.Max})
+		// A process may raise its soft limit, as every Go program does with
+		// its files, and lower both.
+		if r.Max > w.Hard {
+			return &Error{Op: op, Kind: ErrLimit, text: fmt.Sprintf("the hard limit %s should be %s but is %s", w.Type, limitText(w.Hard), limitText(r.Max))}
+		}
 	}
-	return VerifyRlimits(limits, have)
+	return nil
 }
 
 // groupOf reads a process's cgroup file and returns the group that it is in, the
