@@ -124,9 +124,16 @@ func newXZDecoder(blockSize int) *xzDecoder {
 	return &xzDecoder{dict: uint32(max(blockSize, 1<<maxBlockLog))}
 }
 
-func (x *xzDecoder) decode(dst, src []byte) (int, error) {
+func (x *xzDecoder) decode(dst, src []byte) (n int, err error) {
+	// Of the decoders only this one is a port of C with little fuzzing behind it:
+	// a slip in it must not end the node.
+	defer func() {
+		if r := recover(); r != nil {
+			x.r = nil
+			n, err = 0, fmt.Errorf("the xz decoder failed: %v", r)
+		}
+	}()
 	x.src.Reset(src)
-	var err error
 	if x.r == nil {
 		x.r, err = xz.NewReader(&x.src, x.dict)
 	} else {
@@ -137,7 +144,6 @@ func (x *xzDecoder) decode(dst, src []byte) (int, error) {
 		return 0, err
 	}
 	x.r.Multistream(false)
-	n := 0
 	for n < len(dst) && err == nil {
 		var m int
 		m, err = x.r.Read(dst[n:])
