@@ -86,10 +86,16 @@ func printInfo(c *cli.Context, i *admin.Info, now time.Time) error {
 
 	d.section("Budget")
 	t, u := i.Budget.Total, i.Budget.Used
-	d.entry("memory", humanSize(u.Memory)+" of "+humanSize(t.Memory))
-	d.entry("cpus", strconv.FormatFloat(u.CPUs, 'g', -1, 64)+" of "+strconv.FormatFloat(t.CPUs, 'g', -1, 64))
-	d.entry("pids", fmt.Sprintf("%d of %d", u.Pids, t.Pids))
-	d.entry("runs", fmt.Sprintf("%d of %d", u.Runs, t.Runs))
+	of := func(used, total string) string {
+		if total == "0" || total == "0B" {
+			return used + ", no limit"
+		}
+		return used + " of " + total
+	}
+	d.entry("memory", of(humanSize(u.Memory), humanSize(t.Memory)))
+	d.entry("cpus", of(strconv.FormatFloat(u.CPUs, 'g', -1, 64), strconv.FormatFloat(t.CPUs, 'g', -1, 64)))
+	d.entry("pids", of(decimal(u.Pids), decimal(t.Pids)))
+	d.entry("runs", of(decimal(u.Runs), decimal(t.Runs)))
 	for _, k := range slices.Sorted(maps.Keys(t.Devices)) {
 		d.entry(k, fmt.Sprintf("%d of %d", u.Devices[k], t.Devices[k]))
 	}
