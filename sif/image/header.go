@@ -121,6 +121,6 @@ var errReadOnly = errors.New("a SIF source is read-only")
 // readOnly is a Source as the SIF library wants it.
 type readOnly struct{ *Source }
 
-func (readOnly) Write([]byte) (int, error)       { return 0, errReadOnly }
+func (readOnly) Write([]byte) (int, error)      { return 0, errReadOnly }
 func (readOnly) Seek(int64, int) (int64, error) { return 0, errReadOnly }
 func (readOnly) Truncate(int64) error           { return errReadOnly }

@@ -40,7 +40,9 @@ for v6node_script in /.singularity.d/env/*.sh; do
 done
 v6node_path=$PATH v6node_home=${HOME-} v6node_libs=${LD_LIBRARY_PATH-}
 eval "$v6node_given"
-export PATH="$v6node_path" HOME="$v6node_home" LD_LIBRARY_PATH="$v6node_libs"
+export PATH="$v6node_path"
+[ -z "$v6node_home" ] || export HOME="$v6node_home"
+[ -z "$v6node_libs" ] || export LD_LIBRARY_PATH="$v6node_libs"
 exec "$@"`
 
 // entry is the entrypoint that runs a program with the image's environment.
