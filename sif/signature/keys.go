@@ -1,6 +1,7 @@
 package signature
 
 import (
+	"bufio"
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
@@ -18,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	sigstore "github.com/sigstore/sigstore/pkg/signature"
 )
 
@@ -142,15 +144,9 @@ func parsePublic(block *pem.Block) (crypto.PublicKey, error) {
 }
 
 func (k *Keys) addPGP(b []byte) error {
-	list, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(b))
+	list, err := readRings(b)
 	if err != nil {
-		var binary error
-		if list, binary = openpgp.ReadKeyRing(bytes.NewReader(b)); binary != nil {
-			return errors.New("it holds neither a PGP keyring nor PEM public keys")
-		}
-	}
-	if len(list) == 0 {
-		return errors.New("the PGP keyring is empty")
+		return err
 	}
 	for _, e := range list {
 		if e.PrivateKey != nil {
@@ -162,6 +158,32 @@ func (k *Keys) addPGP(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// readRings reads a binary keyring, or armored ones one after the other.
+func readRings(b []byte) (openpgp.EntityList, error) {
+	if list, err := openpgp.ReadKeyRing(bytes.NewReader(b)); err == nil && len(list) > 0 {
+		return list, nil
+	}
+	var all openpgp.EntityList
+	for r := bufio.NewReader(bytes.NewReader(b)); ; {
+		block, err := armor.Decode(r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		list, err := openpgp.ReadKeyRing(block.Body)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("it holds neither a PGP keyring nor PEM public keys")
+	}
+	return all, nil
 }
 
 // Names are the keys' fingerprints: "pgp:" and the fingerprint of a PGP key, "key:"
