@@ -21,7 +21,6 @@ func algorithmFaults() []scenario {
 		{"an algorithm that writes more than the node delivers", tooMuchOutput},
 		{"an algorithm that prints 100 000 lines", manyLines},
 		{"an algorithm that prints binary data", binaryLog},
-		{"an algorithm that ignores SIGTERM is killed after the grace", deafAlgorithm},
 		{"an algorithm that leaves a daemon behind", daemonLeft},
 	}
 }
@@ -74,27 +73,6 @@ func binaryLog(t *testing.T, w *world) {
 		t.Errorf("the log is not readable text: %.300q", done.Text)
 	}
 	alpha.goesOn(t, done.ID)
-}
-
-func deafAlgorithm(t *testing.T, w *world) {
-	n := w.start(t, nodeOptions{Extra: map[string]any{"stop_grace": "1s"}})
-	task, run := n.post(t, "ignore_term", kwargs{"seconds": 3600})
-	n.active(t, run)
-	// Its log tells that it is deaf by now.
-	eventually(t, func() error {
-		b, err := os.ReadFile(n.runDir(run) + "/log/algorithm.log")
-		if err == nil && !bytes.Contains(b, []byte("sleeping")) {
-			err = fmt.Errorf("the algorithm says %q", b)
-		}
-		return err
-	})
-	if err := n.researcher.Kill(within(t), task); err != nil {
-		t.Fatal(err)
-	}
-	if done := n.finish(t, task); done.Status != standin.StatusKilled || done.FinishedAt == nil {
-		t.Errorf("it ended as %q", done.Status)
-	}
-	n.goesOn(t, run)
 }
 
 func daemonLeft(t *testing.T, w *world) {
