@@ -224,9 +224,13 @@ func (c *Controller) leave(r *run) {
 	if c.runs[r.RunID] == r {
 		delete(c.runs, r.RunID)
 	}
-	if !c.closed {
-		c.dispatch()
+	if c.closed {
+		return
 	}
+	if len(c.running) == 0 && c.queue.size == 0 {
+		c.queue.forget()
+	}
+	c.dispatch()
 }
 
 // Restore counts a run that was started before this controller was made. It is
@@ -367,7 +371,7 @@ func (c *Controller) setBudget(b Budget) {
 		if r.state != queued && r.state != admitted {
 			continue
 		}
-		r.ask, _ = c.amounts(r.Ask)
+		c.setAsk(r)
 		r.seen = nil
 		if r.foreign {
 			c.foreign.add(r.ask)

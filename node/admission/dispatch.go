@@ -19,10 +19,13 @@ func (c *Controller) startOne() bool {
 	if c.queue.size == 0 || int64(len(c.running)) >= c.scale.limit[dimRuns] {
 		return false
 	}
+	if c.pausing && !c.awaited() {
+		return false
+	}
 	p := c.newPass()
 	var chosen *run
 	looked := 0
-	c.queue.walk(c.cost, func(r *run) bool {
+	c.queue.walk(func(r *run) bool {
 		if looked++; looked > window && !p.stalled {
 			return false
 		}
@@ -45,6 +48,16 @@ func (c *Controller) startOne() bool {
 	}
 	c.admit(chosen, p.now)
 	return true
+}
+
+// awaited tells whether a subtask of a run that runs here is queued.
+func (c *Controller) awaited() bool {
+	for r := range c.running {
+		if f := c.families[r.TaskID]; f != nil && f.queued > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // pass is one look at the queue in the order of turns.
@@ -98,11 +111,11 @@ func (p *pass) judge(r *run) verdict {
 	return verdict{}
 }
 
-// cost is the share of the budget that a run asks for, by which its
-// organization's clock advances.
-func (c *Controller) cost(r *run) float64 {
+// shareOf is the share of the budget that an amount is, by which the clock of a
+// run's organization advances.
+func (c *Controller) shareOf(ask vector) float64 {
 	share := 1.0 / maxRuns
-	for d, n := range r.ask {
+	for d, n := range ask {
 		if n > 0 {
 			share = max(share, float64(n)/float64(c.scale.limit[d]))
 		}

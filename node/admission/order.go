@@ -10,7 +10,8 @@ import (
 // the organization's clock by the share of the budget that the run asks for,
 // and the organization with the lowest clock is next. An organization that
 // comes back starts at the clock of the others, so that it neither saves up
-// turns nor waits behind another's flood.
+// turns nor waits behind another's flood; and no clock is ever ahead of the
+// others by more than one run.
 type accounts struct {
 	by    map[int64]*account
 	clock float64 // the highest clock at which a run was started
@@ -49,26 +50,27 @@ func (a *accounts) remove(r *run) {
 	i, _ := slices.BinarySearchFunc(acc.runs, r, (*run).before)
 	acc.runs = slices.Delete(acc.runs, i, i+1)
 	a.size--
-	switch {
-	case a.size == 0:
-		// Who never waits takes nothing from anybody: old debts end here.
-		clear(a.by)
-		a.clock = 0
-	case len(acc.runs) == 0 && acc.clock <= a.clock:
+	if len(acc.runs) == 0 && acc.clock <= a.clock {
 		delete(a.by, r.account)
 	}
 }
 
+// forget ends all debts, when nothing runs and nothing waits.
+func (a *accounts) forget() {
+	clear(a.by)
+	a.clock = 0
+}
+
 // charge advances the clocks for a run that starts. It is called before remove.
-func (a *accounts) charge(r *run, cost float64) {
+func (a *accounts) charge(r *run) {
 	acc := a.by[r.account]
 	a.clock = max(a.clock, acc.clock)
-	acc.clock += cost
+	acc.clock += r.cost
 }
 
 // walk visits the queued runs in the order of their turns until visit returns
 // false, as if each were started when visited.
-func (a *accounts) walk(cost func(*run) float64, visit func(*run) bool) {
+func (a *accounts) walk(visit func(*run) bool) {
 	h := a.heads[:0]
 	for _, acc := range a.by {
 		if len(acc.runs) > 0 {
@@ -82,7 +84,7 @@ func (a *accounts) walk(cost func(*run) float64, visit func(*run) bool) {
 		if !visit(r) {
 			break
 		}
-		h[0].clock += cost(r)
+		h[0].clock += r.cost
 		h[0].rest = h[0].rest[1:]
 		if len(h[0].rest) == 0 {
 			h[0] = h[len(h)-1]
@@ -94,7 +96,14 @@ func (a *accounts) walk(cost func(*run) float64, visit func(*run) bool) {
 }
 
 func (c cursor) compare(o cursor) int {
-	return cmp.Or(cmp.Compare(c.clock, o.clock), c.rest[0].Arrived.Compare(o.rest[0].Arrived), cmp.Compare(c.rest[0].RunID, o.rest[0].RunID))
+	if c.clock != o.clock {
+		return cmp.Compare(c.clock, o.clock)
+	}
+	a, b := c.rest[0], o.rest[0]
+	if n := a.Arrived.Compare(b.Arrived); n != 0 {
+		return n
+	}
+	return cmp.Compare(a.RunID, b.RunID)
 }
 
 // sift restores the heap after its first element grew.

@@ -49,6 +49,11 @@ func (c *Controller) amounts(r Resources) (v vector, unknownDevice string) {
 	return v, unknownDevice
 }
 
+func (c *Controller) setAsk(r *run) {
+	r.ask, _ = c.amounts(r.Ask)
+	r.cost = c.shareOf(r.ask)
+}
+
 // place finds where a run that is to be queued stands among the others: its
 // family, its level, the organization that it counts to, and what it and its
 // subtasks ask for.
@@ -67,7 +72,7 @@ func (c *Controller) place(r *run) {
 		r.level = max(r.level, 1)
 	}
 	r.level = min(r.level, c.depth)
-	r.ask, _ = c.amounts(r.Ask)
+	c.setAsk(r)
 	c.expect(r)
 	if p := c.parent(r); p != nil {
 		c.follow(r, p)
@@ -181,7 +186,7 @@ func (c *Controller) resize(r *run, ask Resources, child *Resources) {
 		copied := child.clone()
 		r.Child = &copied
 	}
-	r.ask, _ = c.amounts(r.Ask)
+	c.setAsk(r)
 	c.expect(r)
 	if r.foreign {
 		c.foreign.add(r.ask)
@@ -190,7 +195,7 @@ func (c *Controller) resize(r *run, ask Resources, child *Resources) {
 
 // admit starts a queued run.
 func (c *Controller) admit(r *run, now time.Time) {
-	c.queue.charge(r, c.cost(r))
+	c.queue.charge(r)
 	c.queue.remove(r)
 	c.enter(r, now)
 	c.count.Admitted++

@@ -54,11 +54,12 @@ type run struct {
 
 	account int64 // the organization it counts to
 	level   int
-	first   bool   // a subtask of a run that runs here, or did
-	foreign bool   // a subtask of a run that was never seen to run here
-	ask     vector // with defaults filled in
-	child   vector // what a subtask of it is expected to ask for
-	seen    vector // the largest subtask that it did create here, nil for none
+	first   bool    // a subtask of a run that runs here, or did
+	foreign bool    // a subtask of a run that was never seen to run here
+	ask     vector  // with defaults filled in
+	cost    float64 // see shareOf
+	child   vector  // what a subtask of it is expected to ask for
+	seen    vector  // the largest subtask that it did create here, nil for none
 
 	passes      int
 	passedSince time.Time // of the first pass, zero before
@@ -72,7 +73,10 @@ func (r *run) before(o *run) int {
 		}
 		return 1
 	}
-	return cmp.Or(r.Arrived.Compare(o.Arrived), cmp.Compare(r.RunID, o.RunID))
+	if n := r.Arrived.Compare(o.Arrived); n != 0 {
+		return n
+	}
+	return cmp.Compare(r.RunID, o.RunID)
 }
 
 // family is the runs of one parent task, known here.

@@ -56,7 +56,7 @@ func (c *Controller) Snapshot() Snapshot {
 	slices.SortFunc(s.Running, func(a, b Running) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.RunID, b.RunID))
 	})
-	c.queue.walk(c.cost, func(r *run) bool {
+	c.queue.walk(func(r *run) bool {
 		counted, _ := c.scale.resources(r.ask)
 		ahead := len(s.Queued)
 		s.Queued = append(s.Queued, Waiting{
