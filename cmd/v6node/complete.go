@@ -60,6 +60,8 @@ func candidates(ctx context.Context, app *cli.App, words []string) []candidate {
 	}
 	before = before[at:]
 	switch {
+	case (cmd == nil || len(cmd.Subcommands) > 0) && len(before) > 0: // a command that does not exist
+		return nil
 	case cmd == nil || len(cmd.Subcommands) > 0:
 		return fitting(current, commandCandidates(commands))
 	case cmd.SkipFlagParsing:
@@ -88,7 +90,8 @@ func candidates(ctx context.Context, app *cli.App, words []string) []candidate {
 func fitting(prefix string, all []candidate) []candidate {
 	var out []candidate
 	for _, k := range all {
-		if k.word == filesWanted || strings.HasPrefix(k.word, prefix) {
+		complete := k.word == prefix && strings.HasSuffix(prefix, "=") // as far as we know it
+		if k.word == filesWanted || strings.HasPrefix(k.word, prefix) && !complete {
 			out = append(out, k)
 		}
 	}

@@ -56,7 +56,7 @@ _v6node() {
             return
         fi
         found+=("${word//:/\\:}${meaning:+:$meaning}")
-    done < <("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)
+    done < <("${words[1]}" __complete "${(@Q)words[2,CURRENT]}" 2>/dev/null)
     (( $#found )) && _describe -V 'v6node' found
 }
 if [[ ${funcstack[1]} == _v6node ]]; then
@@ -70,7 +70,10 @@ function __v6node_complete
     set -l words (commandline -opc) (commandline -ct)
     set -l found ($words[1] __complete $words[2..] 2>/dev/null)
     if string match -q -- ':files*' $found[1]
-        __fish_complete_path (commandline -ct)
+        set -l parts (string match -r -- '^(-[^=]*=)?(.*)' (commandline -ct))
+        for path in (__fish_complete_path $parts[-1])
+            echo "$parts[2]$path"
+        end
         return
     end
     printf '%s\n' $found
