@@ -16,6 +16,7 @@ import (
 type cgroupHost struct {
 	version     int               // 2 when the unified hierarchy is the only one, else 1
 	controllers map[string]string // v1: mount point of each controller
+	accounting  map[string]string // v1: mount point of those that only count
 	unified     string            // mount point of cgroup2, if there is one
 	roots       []string          // all mount points: runc makes a group in each
 }
@@ -38,7 +39,7 @@ func findCgroupHost() (*cgroupHost, error) {
 
 // parseCgroupHost reads a mountinfo (proc_pid_mountinfo(5)).
 func parseCgroupHost(r io.Reader) (*cgroupHost, error) {
-	h := &cgroupHost{controllers: map[string]string{}}
+	h := &cgroupHost{controllers: map[string]string{}, accounting: map[string]string{}}
 	scan := bufio.NewScanner(r)
 	scan.Buffer(nil, 1<<20)
 	for scan.Scan() {
@@ -54,6 +55,9 @@ func parseCgroupHost(r io.Reader) (*cgroupHost, error) {
 			for opt := range strings.SplitSeq(last[2], ",") {
 				if slices.Contains(v1Controllers, opt) && h.controllers[opt] == "" {
 					h.controllers[opt] = at
+				}
+				if slices.Contains(v1Accounting, opt) && h.accounting[opt] == "" {
+					h.accounting[opt] = at
 				}
 			}
 		case "cgroup2":
@@ -83,6 +87,9 @@ func parseCgroupHost(r io.Reader) (*cgroupHost, error) {
 
 // v1Controllers are the ones that limits are put on.
 var v1Controllers = []string{"memory", "cpu", "cpuset", "pids"}
+
+// v1Accounting are those that only count. A kernel may lack them.
+var v1Accounting = []string{"cpuacct", "blkio"}
 
 // unescapeMount undoes the \040 for a space and the like.
 func unescapeMount(s string) string {
