@@ -129,5 +129,5 @@ func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record
 			return nil, err
 		}
 	}
-	return n.attend(ctx, a, rec.ContainerID)
+	return n.attend(ctx, a, rec, rec.ContainerID)
 }

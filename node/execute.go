@@ -112,13 +112,21 @@ func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err := n.possible(ctx, r); err != nil {
 		return nil, err
 	}
-	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
+	limit, err := n.limitsFor(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	rec, err = n.ledger.Update(a.id, func(l *ledger.Record) error {
 		l.State = ledger.Preparing
 		l.Attempt++
+		l.Limits, l.Devices = &limit, nil
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write down that the run begins: %w", err)
+	}
+	if rec, err = n.assignDevices(rec); err != nil {
+		return nil, err
 	}
 	p, err := n.prepare(ctx, a, rec, r)
 	if err != nil {
@@ -130,12 +138,14 @@ func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	}
 	n.log.InfoContext(ctx, "algorithm started", "run", a.id, "image", p.pinned,
 		"prepared_in", prepared.Round(time.Millisecond), "started_in", (time.Since(a.since) - prepared).Round(time.Millisecond))
-	return n.attend(ctx, a, p.container)
+	return n.attend(ctx, a, rec, p.container)
 }
 
 // prepared is a run whose container exists.
 type prepared struct {
 	pinned, sandbox, container string
+	spec                       *engine.Spec
+	inputUse                   int64 // of the node's own files beside the output
 }
 
 // prepare does everything up to a created container, side by side where one
@@ -145,12 +155,12 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
-	ws, err := n.files.Prepare(n.workspaceSpec(r, input))
+	ws, err := n.files.Prepare(n.workspaceSpec(rec, r, input))
 	if err != nil {
 		return nil, err
 	}
 	spec := n.engineSpec(rec, ws)
-	var p prepared
+	p := prepared{spec: spec}
 	var token string
 	var img *runtime.Image
 	g, gctx := errgroup.WithContext(ctx)
@@ -171,6 +181,9 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err := ws.WriteToken(token); err != nil {
 		return nil, err
 	}
+	if p.inputUse, err = ws.OutputUse(0); err != nil {
+		return nil, err
+	}
 	spec.Image = p.pinned
 	g, gctx = errgroup.WithContext(ctx)
 	g.Go(func() error { return n.openGateway(gctx, rec, p.sandbox, token) })
@@ -181,6 +194,12 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	if len(spec.Rlimits) > 0 {
+		// After the start it would be too late for the first instructions.
+		if err := n.verify(ctx, spec, p.container); err != nil {
+			return nil, err
+		}
+	}
 	return &p, nil
 }
 
@@ -190,7 +209,7 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	if _, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
 		l.State = ledger.Starting
 		l.Pinned, l.SandboxID, l.ContainerID = p.pinned, p.sandbox, p.container
-		l.StartedAt = time.Now().UTC()
+		l.StartedAt, l.InputUse = time.Now().UTC(), p.inputUse
 		return nil
 	}); err != nil {
 		return fmt.Errorf("write down that the algorithm starts: %w", err)
@@ -201,12 +220,18 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	// A start under way is not given up half-way: its result is wanted.
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
-	return asStart(ctx, n.engine.Start(whole, p.container))
+	if err := n.engine.Start(whole, p.container); err != nil {
+		return asStart(ctx, err)
+	}
+	if err := n.verify(whole, p.spec, p.container); err != nil {
+		return errors.Join(err, n.engine.Stop(whole, p.container, 0))
+	}
+	return nil
 }
 
 // attend watches a started container to its end, tells the server that it is
 // active, ships its log and judges what it leaves.
-func (n *Node) attend(ctx context.Context, a *activeRun, container string) (*outcome, error) {
+func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, container string) (*outcome, error) {
 	ws := n.files.Open(a.id)
 	alive, ended := context.WithCancel(ctx)
 	defer ended()
@@ -220,14 +245,20 @@ func (n *Node) attend(ctx context.Context, a *activeRun, container string) (*out
 			return nil
 		})
 	}
-	exit, err := n.engine.Wait(ctx, a.id, container)
-	if err != nil && killed(ctx) {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.StopGrace+finishTime)
-		err = errors.Join(err, n.engine.Stop(stop, container, n.cfg.StopGrace))
-		cancel()
+	within, exceeded := context.WithCancelCause(ctx)
+	defer exceeded(nil)
+	side.Go(func() error { exceeded(n.guard(alive, rec)); return nil })
+	exit, err := n.engine.Wait(within, a.id, container)
+	var over *overrun
+	if err != nil && (killed(ctx) || errors.As(context.Cause(within), &over)) {
+		err = n.stop(ctx, a.id, container, err)
 	}
 	ended()
 	_ = side.Wait() // they report by themselves
+	if over != nil && !killed(ctx) {
+		n.log.WarnContext(ctx, "the algorithm was stopped", "run", a.id, "why", over.message, "error", err)
+		return &outcome{reason: over.reason, message: over.message}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -235,10 +266,22 @@ func (n *Node) attend(ctx context.Context, a *activeRun, container string) (*out
 	if f != nil {
 		outErr = errors.Join(outErr, f.Close())
 	}
-	out := judge(exit, size, n.cfg.Limits.OutputSize, outErr)
+	limit := n.limitsOf(rec)
+	if now, err := n.ledger.Get(a.id); err == nil {
+		limit = n.limitsOf(now) // they may have been changed meanwhile
+	}
+	out := judge(exit, size, limit, outErr)
 	n.log.InfoContext(ctx, "algorithm ended", "run", a.id, "exit_code", exit.Code, "outcome", string(out.reason),
 		"ran", exit.FinishedAt.Sub(exit.StartedAt).Round(time.Millisecond), "output_bytes", size, "peak_memory", exit.PeakMemory)
 	return &out, nil
+}
+
+// stop ends an algorithm that may not go on, and returns why together with what
+// went wrong.
+func (n *Node) stop(ctx context.Context, id int64, container string, why error) error {
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.StopGrace+finishTime)
+	defer cancel()
+	return errors.Join(why, n.engine.Stop(stop, container, n.cfg.StopGrace))
 }
 
 // tellActive tells server and collaboration that the algorithm runs.
@@ -370,12 +413,13 @@ func asStart(ctx context.Context, err error) error {
 	return refuse(ReasonStart, err)
 }
 
-func (n *Node) workspaceSpec(r *server.Run, input []byte) *workspace.Spec {
+func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte) *workspace.Spec {
+	limit := n.limitsOf(rec)
 	s := &workspace.Spec{
 		RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, NodeID: n.identity.NodeID, CollaborationID: r.CollaborationID,
 		Input: input, AlgorithmEnv: n.cfg.AlgorithmEnv, RunContext: n.cfg.RunContextFile,
 		ProxyHost: engine.ProxyHost, ProxyAddress: engine.ProxyAddress, ProxyPort: n.cfg.Proxy.Port,
-		TmpfsSize: n.cfg.Limits.TmpfsSize,
+		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
 	}
 	for _, d := range n.cfg.Databases {
 		s.Databases = append(s.Databases, workspace.Database{Label: d.Label, Type: d.Type, URI: d.URI, Env: d.Env, CopyPlace: d.MountMode == config.MountCopy})
@@ -387,9 +431,11 @@ func (n *Node) workspaceSpec(r *server.Run, input []byte) *workspace.Spec {
 }
 
 func (n *Node) engineSpec(rec *ledger.Record, ws *workspace.Run) *engine.Spec {
+	limit := n.limitsOf(rec)
 	s := &engine.Spec{
 		RunID: rec.RunID, TaskID: rec.TaskID, JobID: rec.JobID, OrganizationID: rec.OrganizationID, Attempt: rec.Attempt,
-		LogDir: ws.LogDir(), LogName: workspace.LogName, Resources: resources(n.cfg.Limits),
+		LogDir: ws.LogDir(), LogName: workspace.LogName, Resources: engine.Resources(limit),
+		Rlimits: engine.Rlimits(limit.Ulimits), Devices: rec.Devices, BestEffort: n.bestEffort(),
 	}
 	for _, v := range ws.Env {
 		s.Env = append(s.Env, runtime.EnvVar{Name: v.Name, Value: v.Value})
@@ -398,20 +444,4 @@ func (n *Node) engineSpec(rec *ledger.Record, ws *workspace.Run) *engine.Spec {
 		s.Mounts = append(s.Mounts, runtime.Mount{HostPath: m.Host, ContainerPath: m.Container, ReadOnly: m.ReadOnly})
 	}
 	return s
-}
-
-// cpuPeriod is the period of the CPU quota, in microseconds.
-const cpuPeriod = 100_000
-
-// resources turns the configured limits into what the runtime is told.
-func resources(l config.Limits) runtime.Resources {
-	r := runtime.Resources{
-		MemoryLimit: l.Memory, MemorySwap: max(l.MemorySwap, 0), MemoryReservation: l.MemoryReservation,
-		CPUShares: l.CPUShares, CpusetCpus: l.CpusetCpus, CpusetMems: l.CpusetMems, PidsLimit: l.Pids,
-	}
-	if l.CPUs > 0 {
-		r.CPUPeriod = cpuPeriod
-		r.CPUQuota = int64(l.CPUs * cpuPeriod)
-	}
-	return r
 }

@@ -28,7 +28,8 @@ type fakeEngine struct {
 	gates   map[string]http.Handler
 	starts  map[int64]int
 	openErr error
-	opened  chan int64 // if not nil, receives each Open and blocks it until taken
+	verify  func(s *engine.Spec, started bool) error // nil is content
+	opened  chan int64                               // if not nil, receives each Open and blocks it until taken
 }
 
 // fakeRun is one container of the fake.
@@ -129,6 +130,17 @@ func (e *fakeEngine) Wait(ctx context.Context, _ int64, id string) (*engine.Exit
 		return nil, ctx.Err()
 	}
 }
+
+func (e *fakeEngine) Verify(_ context.Context, s *engine.Spec, id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.verify == nil {
+		return nil
+	}
+	return e.verify(s, e.runs[id] != nil && e.runs[id].started)
+}
+
+func (e *fakeEngine) Processes(context.Context, int64) ([]int, error) { return []int{os.Getpid()}, nil }
 
 func (e *fakeEngine) Stop(_ context.Context, id string, _ time.Duration) error {
 	e.mu.Lock()

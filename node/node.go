@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/v6node/v6node/node/cdi"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
@@ -53,6 +54,9 @@ type Node struct {
 	follower *runtime.Follower
 	keys     *proxy.KeyCache
 	work     *worklist
+
+	devices   sync.Mutex // held while devices are chosen
+	inventory func() (map[string][]string, error)
 
 	// set by Run before anything else uses them
 	identity *server.Identity
@@ -96,12 +100,13 @@ func New(o Options) (*Node, error) {
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l,
-		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
-		spool:  spool,
-		hub:    newTaskHub(),
-		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
-		work:   newWorklist(),
-		active: make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record),
+		files:     workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
+		spool:     spool,
+		hub:       newTaskHub(),
+		keys:      proxy.NewKeyCache(proxy.KeyCacheOptions{}),
+		work:      newWorklist(),
+		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
+		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record),
 	}, nil
 }
 

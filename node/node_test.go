@@ -631,12 +631,13 @@ func TestStatusesCoverEveryReason(t *testing.T) {
 	for _, r := range []Reason{
 		ReasonCompleted, ReasonCrashed, ReasonNoOutput, ReasonBadOutput, ReasonKilled, ReasonPolicy, ReasonNoImage, ReasonRegistry,
 		ReasonDatabase, ReasonInput, ReasonNetwork, ReasonStart, ReasonVanished, ReasonDisk, ReasonUndelivered, ReasonInternal,
+		ReasonMemory, ReasonTimeout, ReasonSpace, ReasonLimit,
 	} {
 		if statusOf[r] == "" {
 			t.Errorf("reason %q has no status", r)
 		}
 	}
-	if len(statusOf) != 16 || ledger.Exited.Final() != true {
+	if len(statusOf) != 20 || ledger.Exited.Final() != true {
 		t.Errorf("%d reasons have a status", len(statusOf))
 	}
 }

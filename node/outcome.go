@@ -7,8 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/v6node/v6node/internal/units"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/runtime"
@@ -21,6 +23,10 @@ type Reason string
 const (
 	ReasonCompleted   Reason = "completed"
 	ReasonCrashed     Reason = "crashed"       // the algorithm ended with an error
+	ReasonMemory      Reason = "memory"        // the kernel killed it, or a part of it, for want of memory
+	ReasonTimeout     Reason = "timeout"       // it ran longer than it may
+	ReasonSpace       Reason = "space"         // it wrote more to the disk than it may
+	ReasonLimit       Reason = "limit"         // a limit could not be applied to it
 	ReasonNoOutput    Reason = "no output"     // it ended well but wrote nothing
 	ReasonBadOutput   Reason = "bad output"    // its output is not a plain file or too large
 	ReasonKilled      Reason = "killed"        // the server asked for its end
@@ -41,6 +47,10 @@ const (
 var statusOf = map[Reason]server.Status{
 	ReasonCompleted:   server.StatusCompleted,
 	ReasonCrashed:     server.StatusCrashed,
+	ReasonMemory:      server.StatusCrashed,
+	ReasonTimeout:     server.StatusCrashed,
+	ReasonSpace:       server.StatusCrashed,
+	ReasonLimit:       server.StatusStartFailed,
 	ReasonNoOutput:    server.StatusCrashed,
 	ReasonBadOutput:   server.StatusCrashed,
 	ReasonKilled:      server.StatusKilled,
@@ -60,7 +70,7 @@ var statusOf = map[Reason]server.Status{
 // outcome is how a run ended.
 type outcome struct {
 	reason   Reason
-	message  string // one sentence for the user, empty on success
+	message  string // one sentence for the user; on success a warning, or empty
 	exitCode int
 	output   bool // the workspace holds a result to deliver
 }
@@ -98,6 +108,8 @@ func classify(err error) outcome {
 		reason = ReasonDatabase
 	case errors.Is(err, engine.ErrNetwork):
 		reason = ReasonNetwork
+	case errors.Is(err, engine.ErrLimit):
+		reason = ReasonLimit
 	case errors.Is(err, engine.ErrVanished):
 		reason = ReasonVanished
 	case errors.Is(err, image.ErrNotFound), errors.Is(err, image.ErrWrongPlatform), errors.Is(err, image.ErrInvalid),
@@ -123,11 +135,30 @@ func diskFailed(err error) bool {
 }
 
 // judge turns a container's exit and what it left behind into an outcome.
-func judge(exit *engine.Exit, size, limit int64, outputErr error) outcome {
+func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outcome {
+	out := judgeOutput(exit, size, l.OutputSize, outputErr)
+	if !exit.OOMKilled {
+		return out
+	}
+	why := "the machine ran out of memory"
+	if l.Memory > 0 {
+		why = "memory limit " + units.FormatSize(l.Memory) + " reached"
+	}
+	if exit.PeakMemory > 0 {
+		why += " (peak " + units.FormatSize(exit.PeakMemory) + ")"
+	}
+	switch out.reason {
+	case ReasonCompleted:
+		out.message = fmt.Sprintf("warning: the algorithm ended well, but a process of it was killed: %s; check that the result is complete", why)
+	case ReasonCrashed, ReasonNoOutput:
+		out.reason = ReasonMemory
+		out.message = fmt.Sprintf("killed: %s, exit code %d: use less memory or ask the node's administrator for more", why, exit.Code)
+	}
+	return out
+}
+
+func judgeOutput(exit *engine.Exit, size, limit int64, outputErr error) outcome {
 	switch {
-	case exit.OOMKilled && exit.Code != 0:
-		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf(
-			"the algorithm was killed because it reached its memory limit (exit code %d): ask the node's administrator for more memory or use less", exit.Code)}
 	case exit.Code != 0:
 		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf("the algorithm ended with exit code %d: its own log says why", exit.Code)}
 	case errors.Is(outputErr, workspace.ErrNoOutput):

@@ -126,7 +126,7 @@ func (e *CRI) sandboxSpec(s *Spec) *runtime.SandboxSpec {
 		Labels:         e.labels(s),
 		LogDirectory:   s.LogDir,
 		CgroupParent:   e.cgroup(s.RunID).Parent(),
-		RuntimeHandler: e.handler,
+		RuntimeHandler: e.handlerFor(s),
 		Resources:      s.Resources,
 	}
 }
@@ -138,7 +138,7 @@ func (e *CRI) Open(ctx context.Context, s *Spec) (_ string, err error) {
 	// under way is not given up half-way: what the runtime is about to make
 	// then could not be found and removed.
 	undo := context.WithoutCancel(ctx)
-	if err := cg.Create(s.Resources); err != nil {
+	if err := e.limit(ctx, cg, s); err != nil {
 		return "", errors.Join(fmt.Errorf("make the cgroup of run %d: %w", s.RunID, err), cg.Remove(undo))
 	}
 	if ctx.Err() != nil {
@@ -256,6 +256,7 @@ func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, er
 		LogPath:   s.LogName,
 		Labels:    e.labels(s),
 		Resources: s.Resources,
+		Devices:   s.Devices,
 	}, e.sandboxSpec(s))
 	if err != nil {
 		return "", fmt.Errorf("create the container of run %d: %w", s.RunID, err)
@@ -278,13 +279,7 @@ func (e *CRI) Start(ctx context.Context, containerID string) error {
 // after a restart; for others Open has begun. A count that cannot be had
 // leaves the runtime's word.
 func (e *CRI) countOOM(runID int64) {
-	e.mu.Lock()
-	_, counted := e.groups[runID]
-	e.mu.Unlock()
-	if counted {
-		return
-	}
-	if err := e.cgroup(runID).Create(runtime.Resources{}); err != nil {
+	if err := e.cgroup(runID).WatchOOM(); err != nil && !errors.Is(err, runtime.ErrNotFound) {
 		e.log.Warn("the memory kills of a run found after a restart cannot be counted", "run", runID, "error", err)
 	}
 }

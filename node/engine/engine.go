@@ -27,6 +27,8 @@ var (
 	// ErrNetwork: the sandbox's network is not the node's own, so nothing may
 	// start in it.
 	ErrNetwork = errors.New("the sandbox's network is not v6node's")
+	// ErrLimit: a limit cannot be applied or is not in force.
+	ErrLimit = runtime.ErrLimit
 )
 
 // Spec says what is to run.
@@ -41,11 +43,20 @@ type Spec struct {
 	// LogDir is a directory of this run; LogName the file in it.
 	LogDir, LogName string
 	Resources       runtime.Resources
+	// Rlimits are the resource limits of the algorithm's processes, Devices
+	// CDI names.
+	Rlimits []runtime.Rlimit
+	Devices []string
+	// BestEffort lets Open go on without a limit that cannot be applied. It
+	// then takes the limit out of Resources, and logs it.
+	BestEffort bool
 }
 
 // Exit is how a container ended.
 type Exit struct {
-	Code                  int
+	Code int
+	// OOMKilled tells that the kernel killed a process of the run, not
+	// necessarily its first, because memory was short.
 	OOMKilled             bool
 	StartedAt, FinishedAt time.Time
 	// PeakMemory is in bytes, 0 where unknown.
@@ -80,10 +91,17 @@ type Engine interface {
 	Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler) error
 	// Create makes the container, which does not run yet.
 	Create(ctx context.Context, s *Spec, sandboxID string) (containerID string, err error)
+	// Verify compares the limits wanted with those in force and returns
+	// ErrLimit where they differ. Before Start it looks at what the container
+	// is to be started with, afterwards at its processes too. A container that
+	// has ended meanwhile differs in nothing.
+	Verify(ctx context.Context, s *Spec, containerID string) error
 	// Start starts it. An error leaves it open whether it runs: ask List.
 	Start(ctx context.Context, containerID string) error
 	// Wait returns when the container has ended, or ErrVanished.
 	Wait(ctx context.Context, runID int64, containerID string) (*Exit, error)
+	// Processes returns the run's processes by their numbers on this machine.
+	Processes(ctx context.Context, runID int64) ([]int, error)
 	// Stop sends SIGTERM and, after the grace, SIGKILL. It returns when the
 	// container has ended; one that is gone is no error.
 	Stop(ctx context.Context, containerID string, grace time.Duration) error

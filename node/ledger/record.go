@@ -1,6 +1,10 @@
 package ledger
 
-import "time"
+import (
+	"time"
+
+	"github.com/v6node/v6node/node/limits"
+)
 
 // State is how far a run has come. States only ever advance, except that a
 // start that provably never reached the algorithm goes back to Received with
@@ -44,6 +48,14 @@ type Record struct {
 	// SandboxID and ContainerID are the runtime's names of what exists.
 	SandboxID   string `json:"sandbox_id,omitempty"`
 	ContainerID string `json:"container_id,omitempty"`
+	// Limits are what the run is held to, and Devices the CDI names that it has;
+	// nil before they are decided.
+	Limits  *limits.Limits `json:"limits,omitempty"`
+	Devices []string       `json:"devices,omitempty"`
+	// InputUse is what the node itself put beside the run's output, in bytes
+	// on the disk.
+	InputUse int64 `json:"input_use,omitempty"`
+
 	// KillWanted is set when the server asked for the run's end. It is a
 	// desired state: it stays until the run has ended.
 	KillWanted bool `json:"kill_wanted,omitempty"`

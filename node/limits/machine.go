@@ -57,7 +57,7 @@ func (l Limits) Fit(m Machine) (impossible, pointless []Problem) {
 			}
 		}
 		if len(missing) > 0 {
-			no(c.key, "this node cannot use %s %d of this machine", c.what, slices.Min(missing))
+			no(c.key, "this machine has no %s %d", c.what, slices.Min(missing))
 		}
 	}
 	if m.Privileged {

@@ -61,8 +61,9 @@ type Spec struct {
 	ProxyHost    string
 	ProxyPort    int
 	ProxyAddress string
-	// TmpfsSize is the size of the container's /tmp in bytes.
-	TmpfsSize int64
+	// TmpfsSize is the size of the container's /tmp in bytes, ShmSize that of
+	// its /dev/shm; without the latter the runtime makes one.
+	TmpfsSize, ShmSize int64
 	// RunContext adds the run context file (schema 0.1).
 	RunContext bool
 }
@@ -114,6 +115,9 @@ func (r Root) Prepare(s *Spec) (_ *Run, err error) {
 		{Host: w.path("tmp"), Container: "/tmp"},
 		{Host: r.job(s.JobID), Container: tempFolder},
 	}
+	if s.ShmSize > 0 {
+		w.Mounts = append(w.Mounts, Mount{Host: w.path("shm"), Container: "/dev/shm"})
+	}
 	for _, src := range sources {
 		if src.mount != nil {
 			w.Mounts = append(w.Mounts, *src.mount)
@@ -132,8 +136,13 @@ func (w *Run) makeDirs(s *Spec) error {
 	if err := openDir(w.root.job(s.JobID)); err != nil {
 		return err
 	}
-	if err := mountTmp(w.path("tmp"), s.TmpfsSize); err != nil {
+	if err := mountMemory(w.path("tmp"), s.TmpfsSize, 0); err != nil {
 		return err
+	}
+	if s.ShmSize > 0 {
+		if err := mountMemory(w.path("shm"), s.ShmSize, unix.MS_NOEXEC); err != nil {
+			return err
+		}
 	}
 	hosts := fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s\n", s.ProxyAddress, s.ProxyHost)
 	for _, f := range []struct {
@@ -297,8 +306,10 @@ const LogName = "algorithm.log"
 
 // Remove deletes the run's workspace. It is idempotent.
 func (w *Run) Remove() error {
-	if err := unmountTmp(w.path("tmp")); err != nil {
-		return fmt.Errorf("unmount the scratch of run %d: %w", w.id, err)
+	for _, name := range []string{"tmp", "shm"} {
+		if err := unmountMemory(w.path(name)); err != nil {
+			return fmt.Errorf("unmount the scratch of run %d: %w", w.id, err)
+		}
 	}
 	if err := os.RemoveAll(w.dir()); err != nil {
 		return fmt.Errorf("remove the files of run %d: %w", w.id, err)
