@@ -22,8 +22,7 @@ const (
 
 var xattrPrefixes = [...]string{"user.", "trusted.", "security."}
 
-// xattrTable finds the extended attributes of an inode by the number in it. The
-// set read last is kept: many inodes in a row tend to share one.
+// xattrTable finds the extended attributes of an inode by the number in it.
 type xattrTable struct {
 	start int64 // of the attributes themselves
 	ids   table
@@ -52,7 +51,6 @@ func (f *FS) openXattrs() (*xattrTable, error) {
 
 // readXattrs gives the attributes of set id, sorted by name.
 func (f *FS) readXattrs(id uint32, path string) ([]Xattr, error) {
-	const what = "the table of extended attributes"
 	t := f.xattrs
 	if t == nil || id == noXattrs {
 		return nil, nil

@@ -84,7 +84,7 @@ func NewSource(tb testing.TB, blockSize int) *Source {
 	s.dir(tb, "special")
 	s.try(tb, unix.Mkfifo(s.path("special/fifo"), 0o640))
 	s.socket(tb, "special/socket")
-	for name, mode := range map[string]uint32{"setuid": 0o4755, "setgid": 0o2755, "sticky": 0o1644, "none": 0} {
+	for name, mode := range map[string]uint32{"setuid": 0o4755, "setgid": 0o2755, "sticky": 0o1644} {
 		s.file(tb, "modes/"+name, []byte(name))
 		s.try(tb, unix.Chmod(s.path("modes/"+name), mode))
 	}
@@ -104,6 +104,7 @@ func NewSource(tb testing.TB, blockSize int) *Source {
 			}
 		}
 	}
+	s.file(tb, "modes/none", []byte("nobody may read this"))
 	for i, p := range []string{"links/file", "sizes/zeros", "special/fifo", "empty directory", "."} {
 		at := unix.NsecToTimespec(time.Date(1971+i*8, 2, 3, 4, 5, 6, 0, time.UTC).UnixNano())
 		s.try(tb, unix.UtimesNanoAt(unix.AT_FDCWD, s.path(p), []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
@@ -112,15 +113,12 @@ func NewSource(tb testing.TB, blockSize int) *Source {
 
 	for p, n := range s.Nodes {
 		n.MTime = min(n.MTime, imageTime) // as SOURCE_DATE_EPOCH makes mksquashfs do
-		if os.Getuid() != 0 {
-			n.UID, n.GID = 0, 0 // see Image
-		}
 		s.Nodes[p] = n
 	}
 	s.device("special/null", Node{Type: "char", Mode: 0o666, Major: 1, Minor: 3})
 	s.device("special/disk", Node{Type: "block", Mode: 0o660, GID: 6, Major: 259, Minor: 70000})
-	s.own("modes/setuid", 1234, 5678)
-	s.own("modes/none", 70000, 4294967294)
+	s.change("modes/setuid", 0o4755, 1234, 5678)
+	s.change("modes/none", 0, 70000, 4294967294)
 	return s
 }
 
@@ -181,9 +179,10 @@ func (s *Source) device(p string, n Node) {
 	s.Nodes[p] = n
 }
 
-func (s *Source) own(p string, uid, gid uint32) {
+// change gives a file another mode and owner in the image than it has here.
+func (s *Source) change(p string, mode, uid, gid uint32) {
 	n := s.Nodes[p]
-	n.UID, n.GID = uid, gid
+	n.Mode, n.UID, n.GID = mode, uid, gid
 	s.Nodes[p] = n
 	s.pseudo += fmt.Sprintf("%s m %o %d %d\n", p, n.Mode, uid, gid)
 }
@@ -198,9 +197,6 @@ func (s *Source) Image(tb testing.TB, args ...string) *os.File {
 	pseudo := filepath.Join(dir, "pseudo")
 	s.try(tb, os.WriteFile(pseudo, []byte(s.pseudo), 0o600))
 	args = append([]string{"-pf", pseudo}, args...)
-	if os.Getuid() != 0 {
-		args = append(args, "-force-uid", "0", "-force-gid", "0")
-	}
 	return Make(tb, s.Dir, args...)
 }
 
