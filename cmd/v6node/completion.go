@@ -70,7 +70,7 @@ function __v6node_complete
     set -l words (commandline -opc) (commandline -ct)
     set -l found ($words[1] __complete $words[2..] 2>/dev/null)
     if string match -q -- ':files*' $found[1]
-        set -l parts (string match -r -- '^(-[^=]*=)?(.*)' (commandline -ct))
+        set -l parts (string match -r -- '^(-[^=]*=|)(.*)$' (commandline -ct))
         for path in (__fish_complete_path $parts[-1])
             echo "$parts[2]$path"
         end
