@@ -48,9 +48,10 @@ func openIn(dir, name string) (*os.File, error) {
 	// Not blocking: the name may be that of a pipe.
 	f, err := root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		var path *fs.PathError
-		if errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.ENOTDIR) {
-			return nil, fmt.Errorf("%w: %v", ErrOutside, path.Err)
+		// What os.Root itself refuses has no number of the kernel's. ENXIO is a socket.
+		var errno syscall.Errno
+		if !errors.As(err, &errno) || errno == syscall.ELOOP || errno == syscall.ENXIO {
+			return nil, fmt.Errorf("%w: %v", ErrOutside, err)
 		}
 		return nil, err
 	}
