@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -83,8 +82,12 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 	}
 	rel, err := g.groupOf(text)
 	if err != nil {
-		if _, statErr := os.Stat(proc); statErr != nil {
+		ending, statErr := exiting(proc)
+		switch {
+		case statErr != nil:
 			return gone(statErr)
+		case ending:
+			return gone(fs.ErrNotExist)
 		}
 		return &Error{Op: op, Kind: ErrLimit, text: err.Error()}
 	}
@@ -117,6 +120,29 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 		}
 	}
 	return nil
+}
+
+// pfExiting is the kernel's flag of a task that is past its last instruction.
+const pfExiting = 0x4
+
+// exiting tells whether a process is ending or waits to be collected. The kernel
+// takes it out of its groups first, so that it seems to be in the root's.
+func exiting(proc string) (bool, error) {
+	text, err := textValue(filepath.Join(proc, "stat"))
+	if err != nil {
+		return false, err
+	}
+	// The name, in parentheses, may hold anything; the flags are the seventh
+	// field after it (proc_pid_stat(5)).
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 7 {
+		return false, fmt.Errorf("%s/stat has an unknown form", proc)
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	if err != nil {
+		return false, fmt.Errorf("%s/stat has an unknown form: %w", proc, err)
+	}
+	return flags&pfExiting != 0, nil
 }
 
 // groupOf reads a process's cgroup file and returns the group that it is in, the
