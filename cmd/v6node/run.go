@@ -24,9 +24,10 @@ Algorithms that run when the node stops go on, and its next start takes them ove
 Examples:
    v6node run --config /etc/v6node/node.yaml
    v6node run --config node.yaml --cri-endpoint unix:///run/containerd/containerd.sock
-   v6node run --config node.yaml --cri-endpoint unix:///var/run/crio/crio.sock`,
+   v6node run --config node.yaml --cri-endpoint unix:///var/run/crio/crio.sock
+   v6node run --config node.yaml --memory 4g --cpus 2 --pids-limit 512 --timeout 12h`,
 		OnUsageError: usageError,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE` (the reference node's YAML is accepted)", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true},
 			&cli.StringFlag{Name: "cri-endpoint", Usage: "use the container runtime at `unix:///PATH`; overrides runtime.endpoint", EnvVars: []string{"CONTAINER_RUNTIME_ENDPOINT"}},
 			&cli.StringFlag{Name: "runtime-handler", Usage: "run algorithms with this `HANDLER` of the runtime; overrides runtime.handler"},
@@ -34,7 +35,7 @@ Examples:
 			&cli.PathFlag{Name: "bundle-dir", Usage: "find the managed containerd's programs in `DIR`", EnvVars: []string{"V6NODE_BUNDLE"}},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn or error; overrides logging.level"},
 			&cli.StringFlag{Name: "log-format", Usage: "write the log as `FORMAT`: text or json"},
-		},
+		}, limitFlags()...),
 		Action: runNode,
 	}
 }
@@ -83,7 +84,7 @@ func override(cfg *config.Config, c *cli.Context) error {
 			return cli.Exit(fmt.Sprintf("v6node: --log-format %q is not a format: use text or json", f), exitUsage)
 		}
 	}
-	return nil
+	return overrideLimits(cfg, c)
 }
 
 func newLogger(cfg *config.Config) *slog.Logger {

@@ -46,6 +46,9 @@ type Options struct {
 // Run runs a node until ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
 	cfg := o.Config
+	if err := checkLimits(ctx, cfg, engine.Machine(), o.Log); err != nil {
+		return err
+	}
 	state, err := node.OpenState(cfg.StateDir)
 	if err != nil {
 		return err
@@ -113,7 +116,7 @@ func startManaged(ctx context.Context, o Options) (*embedded.Containerd, error) 
 		Root:   filepath.Join(o.Config.StateDir, "containerd"),
 		State:  filepath.Join(o.Config.StateDir, "containerd-state"),
 		Bundle: bundle, PluginBinary: o.PluginBinary,
-		CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName,
+		CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName, Handlers: ulimitHandlers(o.Config),
 		Log: o.Log,
 	})
 	if err != nil {
