@@ -1,0 +1,124 @@
+package sif
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"sync"
+
+	"github.com/v6node/v6node/sif/cache"
+	"github.com/v6node/v6node/sif/image"
+	"github.com/v6node/v6node/sif/registry"
+)
+
+// servedImage is a cached image as the registry wants it. Its lease on the cache ends when it was
+// closed and no blob is open any more.
+type servedImage struct {
+	store    *Store
+	resolved Resolved
+	record   *cache.Record
+
+	mu     sync.Mutex
+	image  *cache.Image
+	open   int
+	closed bool
+}
+
+func (i *servedImage) Manifest() (content []byte, mediaType, digest string) {
+	return i.record.Manifest, image.ManifestType, i.record.Digest
+}
+
+func (i *servedImage) BlobSize(digest string) int64 {
+	if digest == i.record.ConfigDigest {
+		return int64(len(i.record.Config))
+	}
+	for _, l := range i.record.Layers {
+		if l.Digest == digest {
+			return l.Size
+		}
+	}
+	return -1
+}
+
+func (i *servedImage) Blob(ctx context.Context, digest string) (io.ReadSeekCloser, error) {
+	if digest == i.record.ConfigDigest {
+		return &memory{bytes.NewReader(i.record.Config)}, nil
+	}
+	for n, l := range i.record.Layers {
+		if l.Digest == digest {
+			return i.layer(ctx, n, l)
+		}
+	}
+	return nil, registry.ErrUnknown
+}
+
+// layer opens a layer, and makes it when it is not there.
+func (i *servedImage) layer(ctx context.Context, n int, l cache.Layer) (io.ReadSeekCloser, error) {
+	if !i.begin() {
+		return nil, registry.ErrUnknown
+	}
+	f, err := i.image.OpenLayer(n, l)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = i.image.MakeLayers(ctx, i.record, func(w *cache.Work) error {
+			return i.store.layersAgain(ctx, i.resolved, w, i.record)
+		})
+		if err == nil {
+			f, err = i.image.OpenLayer(n, l)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, i.end())
+	}
+	return &leased{f, i.end}, nil
+}
+
+// begin notes that a blob is used, unless the image is released already.
+func (i *servedImage) begin() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return false
+	}
+	i.open++
+	return true
+}
+
+func (i *servedImage) end() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.open--
+	return i.leave()
+}
+
+func (i *servedImage) close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return nil
+	}
+	i.closed = true
+	return i.leave()
+}
+
+// leave gives the lease back when it was the last use. The lock is held.
+func (i *servedImage) leave() error {
+	if !i.closed || i.open > 0 {
+		return nil
+	}
+	return i.image.Close()
+}
+
+// leased is an open layer that keeps its image in the cache.
+type leased struct {
+	io.ReadSeekCloser
+	end func() error
+}
+
+func (l *leased) Close() error { return errors.Join(l.ReadSeekCloser.Close(), l.end()) }
+
+// memory is a blob that is in memory.
+type memory struct{ *bytes.Reader }
+
+func (*memory) Close() error { return nil }
