@@ -10,8 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/v6node/v6node/internal/units"
 	"github.com/v6node/v6node/node/admin"
-	"github.com/v6node/v6node/node/config"
 )
 
 func logsCommand() *cli.Command {
@@ -146,7 +146,7 @@ func since(c *cli.Context, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	if d, err := config.ParseDuration(s); err == nil {
+	if d, err := units.ParseDuration(s); err == nil {
 		return now.Add(-d), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly} {

@@ -9,8 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/v6node/v6node/internal/units"
 	"github.com/v6node/v6node/node/admin"
-	"github.com/v6node/v6node/node/config"
 )
 
 func statsCommand() *cli.Command {
@@ -42,7 +42,7 @@ Examples:
 }
 
 func stats(c *cli.Context) error {
-	interval, err := config.ParseDuration(c.String("interval"))
+	interval, err := units.ParseDuration(c.String("interval"))
 	if err != nil || interval < admin.MinInterval || interval > admin.MaxInterval {
 		return cli.Exit(fmt.Sprintf("v6node: --interval %q is not a time from 100ms to 1h", c.String("interval")), exitUsage)
 	}

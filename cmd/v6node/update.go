@@ -5,8 +5,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/v6node/v6node/internal/units"
 	"github.com/v6node/v6node/node/admin"
-	"github.com/v6node/v6node/node/config"
 )
 
 func updateCommand() *cli.Command {
@@ -82,7 +82,7 @@ func limitChange(c *cli.Context) (change admin.LimitChange, err error) {
 		}
 		n := int64(-1)
 		if flag != "memory-swap" || c.String(flag) != "-1" {
-			if n, err = config.ParseSize(c.String(flag)); err != nil {
+			if n, err = units.ParseSize(c.String(flag)); err != nil {
 				return change, wrong(flag, err)
 			}
 		}
@@ -111,7 +111,7 @@ func limitChange(c *cli.Context) (change admin.LimitChange, err error) {
 		change.CPUs = &n
 	}
 	if c.IsSet("timeout") {
-		d, err := config.ParseDuration(c.String("timeout"))
+		d, err := units.ParseDuration(c.String("timeout"))
 		if err == nil && d < 0 {
 			err = fmt.Errorf("%v is less than 0", d)
 		}
