@@ -28,6 +28,11 @@
 //	sleep(seconds)
 //	fork_daemon(seconds)     leaves a detached child behind that sleeps
 //	fork_many(processes)     starts so many children; {"started", "error"}
+//	burn(seconds)            keeps all CPUs busy; {"wall", "cpu"} in seconds
+//	hoard(path, bytes, seconds, nameless=false)
+//	                         writes a file (beside the output without a path), keeps it
+//	                         open and sleeps; nameless removes it before
+//	fork_bomb(seconds)       processes that start processes
 //	oom(bytes, child=false)  allocates and touches memory, itself or in a child
 package main
 
@@ -65,6 +70,8 @@ func child(what, arg string) {
 		time.Sleep(time.Duration(n) * time.Millisecond)
 	case "allocate":
 		allocate(n)
+	case "bomb":
+		bomb(time.Duration(n) * time.Millisecond)
 	}
 }
 
@@ -98,6 +105,9 @@ func run(started time.Time) error {
 		"fork_daemon": forkDaemon,
 		"fork_many":   forkMany,
 		"oom":         oom,
+		"burn":        burn,
+		"hoard":       hoard,
+		"fork_bomb":   forkBomb,
 	}
 	do := methods[in.Method]
 	if do == nil {
