@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	iofs "io/fs"
 	"testing"
 )
 
@@ -181,5 +182,27 @@ func TestACraftedImageReads(t *testing.T) {
 	var b bytes.Buffer
 	if n, err := fs.WriteFile(t.Context(), e, &b); n != 5 || err != nil || b.String() != "hello" {
 		t.Fatalf("%q, %d bytes, error %v", b.String(), n, err)
+	}
+}
+
+func TestLookupFindsWhatIsThereAndNothingElse(t *testing.T) {
+	c := &craft{}
+	f := c.file(3, 0, noFragment, 0, 0)
+	d := c.dir(2, listing(named{"not UTF-8 \xff", f, typeFile}))
+	c.root = c.dir(1, listing(named{"d", d, typeDir}, named{"f", f, typeFile}))
+	img := c.image()
+	fs, err := Open(bytes.NewReader(img), 0, int64(len(img)), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{".", "d", "f", "d/not UTF-8 \xff"} {
+		if e, err := fs.Lookup(t.Context(), p); err != nil || e.Path != p {
+			t.Errorf("%q: %+v, error %v", p, e, err)
+		}
+	}
+	for _, p := range []string{"", "/", "/d", "d/", "d//not UTF-8 \xff", "..", "d/..", "./d", "e", "f/x", "d/f"} {
+		if _, err := fs.Lookup(t.Context(), p); !errors.Is(err, iofs.ErrNotExist) {
+			t.Errorf("%q: error %v", p, err)
+		}
 	}
 }

@@ -214,9 +214,6 @@ func brief(path string) string {
 // [fs.ErrNotExist] when there is no such path.
 func (f *FS) Lookup(ctx context.Context, path string) (*Entry, error) {
 	missing := func() error { return fmt.Errorf("%q in the squashfs image: %w", path, fs.ErrNotExist) }
-	if !fs.ValidPath(path) {
-		return nil, missing()
-	}
 	n, err := f.readInode(f.super.rootInode, ".")
 	if err != nil {
 		return nil, err
@@ -224,7 +221,7 @@ func (f *FS) Lookup(ctx context.Context, path string) (*Entry, error) {
 	for rest, more := path, path != "."; more; {
 		var name string
 		name, rest, more = strings.Cut(rest, "/")
-		if n.kind != typeDir {
+		if n.kind != typeDir || checkName([]byte(name), path) != nil { // names need not be UTF-8
 			return nil, missing()
 		}
 		if n, err = f.child(ctx, n, name, path); err != nil {
