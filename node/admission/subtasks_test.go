@@ -185,3 +185,45 @@ func TestSubtasksOfRunsElsewhereFindTheirRoom(t *testing.T) {
 	enqueue(t, c, childOf(100, 1000).mem(3*gib))
 	wantStarted(t, rec, 1, 2, 3, 4, 5, 100)
 }
+
+func TestAReservationDoesNotShutOutSubtasksThatOtherNodesWaitFor(t *testing.T) {
+	c, rec := newController(t, memory(8*gib, 8), Options{MaxPasses: 1})
+	enqueue(t, c, root(1, 7).mem(gib), root(2, 8).mem(8*gib), root(3, 7).mem(gib), root(4, 7).mem(gib))
+	wantStarted(t, rec, 1, 3)
+	// Runs 1 and 3 may wait for another node, which may wait for this one.
+	enqueue(t, c, childOf(100, 1000).mem(gib))
+	wantStarted(t, rec, 1, 3, 100)
+	c.Leave(1)
+	c.Leave(3)
+	enqueue(t, c, childOf(101, 1000).mem(gib)) // now nothing here waits
+	wantStarted(t, rec, 1, 3, 100)
+	c.Leave(100)
+	wantStarted(t, rec, 1, 3, 100, 2)
+}
+
+func TestARunThatNeedsTheNodeForItselfIsNotPassedForEver(t *testing.T) {
+	b := memory(8*gib, 0)
+	b.Devices = map[string]int64{"gpu": 4}
+	c, rec := newController(t, b, Options{MaxPasses: 1, ChildReserve: Resources{Memory: gib}})
+	// Runs that only ask for a device: they take none of the memory.
+	enqueue(t, c, root(1, 7).device("gpu", 1), root(2, 7).mem(8*gib), root(3, 7).device("gpu", 1), root(4, 7).device("gpu", 1))
+	wantStarted(t, rec, 1, 3)
+	c.Leave(1)
+	c.Leave(3)
+	wantStarted(t, rec, 1, 3, 2, 4) // and beside it runs that take none of what it holds
+}
+
+func TestASubtaskLargerThanExpectedRaisesTheRoomForTheNext(t *testing.T) {
+	c, rec := newController(t, memory(8*gib, 0), Options{})
+	small := func(id int64) Request {
+		q := root(id, 7).mem(gib)
+		q.Child = &Resources{Memory: gib}
+		return q
+	}
+	enqueue(t, c, small(1), childOf(100, 1).mem(4*gib))
+	c.Leave(100)
+	enqueue(t, c, small(2), small(3), small(4), small(5))
+	wantStarted(t, rec, 1, 100, 2, 3, 4)
+	enqueue(t, c, childOf(101, 1).mem(4*gib))
+	wantStarted(t, rec, 1, 100, 2, 3, 4, 101)
+}
