@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path"
 	"path/filepath"
 	"slices"
@@ -182,9 +183,39 @@ func (g *Cgroup) verifyBelow(rel string, want Resources) error {
 	var err error
 	for at := rel; at != g.rel; at = path.Dir(at) {
 		in := &Cgroup{host: g.host, driver: g.driver, name: g.name + " (container)", rel: at}
-		if err = in.Verify(want); err == nil {
+		if err = in.verifyContainer(want); err == nil {
 			return nil
 		}
 	}
 	return err
+}
+
+// verifyContainer is Verify for a group that the runtime has made. On v2 it
+// gave the CPU shares a weight in one of two ways: the one that cpuWeight has,
+// or, as runc 1.5 does, another one, in which 1024 shares are the
+// kernel's usual weight of 100.
+func (g *Cgroup) verifyContainer(want Resources) error {
+	if g.host.version == 2 && want.CPUShares != 0 {
+		got, err := g.ReadBack()
+		if err != nil {
+			return err
+		}
+		if cpuWeight(got.CPUShares) == newCPUWeight(want.CPUShares) {
+			want.CPUShares = 0
+		}
+	}
+	return g.Verify(want)
+}
+
+// newCPUWeight maps 2, 1024 and 262144 shares to the weights 1, 100 and 10000,
+// and others by the parabola through these three in the logarithms.
+func newCPUWeight(shares int64) int64 {
+	switch {
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	x := math.Log2(float64(shares))
+	return int64(math.Ceil(math.Pow(10, x*(x+125)/612-7.0/34)))
 }
