@@ -112,6 +112,12 @@ func (n *Node) restart(ctx context.Context, rec *ledger.Record) {
 // takeOver goes on with an algorithm that was started before this node was.
 func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living) {
 	n.log.InfoContext(ctx, "taking over a run that was started earlier", "run", a.id, "started", rec.StartedAt.Format(time.RFC3339))
+	release, err := n.gate.Restore(n.request(rec, n.limitsOf(rec)))
+	if err != nil {
+		n.log.ErrorContext(ctx, "a run taken over is not counted in the budget", "run", a.id, "error", err)
+	} else {
+		defer release()
+	}
 	out, err := n.attendAgain(ctx, a, rec, l)
 	n.conclude(own, ctx, a, out, err)
 }

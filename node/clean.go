@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/ledger"
 )
 
@@ -51,6 +52,7 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 	if err := n.files.Open(rec.RunID).Remove(); err != nil {
 		return err
 	}
+	n.tell(admin.EventRemoved, rec, "")
 	if _, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
 		r.State = ledger.Done
 		return nil

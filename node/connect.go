@@ -23,6 +23,7 @@ func (n *Node) connect(ctx context.Context) error {
 		switch {
 		case err == nil:
 			n.identity = id
+			n.session.login(id)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/proxy/e2e"
@@ -70,6 +71,7 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 			continue
 		}
 		n.emitStatus(rec.RunID, server.Status(rec.Status))
+		n.tell(admin.EventDelivered, rec, rec.Status)
 		_, err = n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
 			r.State, r.DeliveredAt = ledger.Delivered, time.Now().UTC()
 			return nil

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
@@ -29,8 +30,23 @@ const finishTime = time.Minute
 func (n *Node) drive(own, ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) {
 	log := n.log.With("run", a.id, "task", a.taskID)
 	log.InfoContext(ctx, "run received", "image", r.Image, "organization", r.InitOrganizationID)
-	out, err := n.execute(ctx, a, rec, r)
+	n.tell(admin.EventReceived, rec, "")
+	out, err := n.inTurn(ctx, a, rec, r)
 	n.conclude(own, ctx, a, out, err)
+}
+
+// inTurn executes a run when there is room for it. What no room could make
+// allowed is refused before.
+func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
+	if err := n.possible(ctx, r); err != nil {
+		return nil, err
+	}
+	release, err := n.admit(ctx, rec, r)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return n.execute(ctx, a, rec, r)
 }
 
 // conclude is the second half of every run's life, however its first half
@@ -39,7 +55,7 @@ func (n *Node) drive(own, ctx context.Context, a *activeRun, rec *ledger.Record,
 func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, err error) {
 	switch {
 	case killed(ctx):
-		out = &outcome{reason: ReasonKilled, message: "the run was killed at the server's request"}
+		out = &outcome{reason: ReasonKilled, message: context.Cause(ctx).Error()}
 	case own.Err() != nil:
 		// The node stops. A started algorithm goes on without us; anything
 		// less is begun anew by the next start.
@@ -72,6 +88,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 			n.interrupt(rec)
 		}
 		if err == nil {
+			n.tell(admin.EventExited, rec, string(out.reason))
 			n.settle(own, rec)
 			return
 		}
@@ -109,9 +126,6 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 // execute prepares and runs the algorithm and judges its end. It leaves what
 // it made to clean.
 func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
-	if err := n.possible(ctx, r); err != nil {
-		return nil, err
-	}
 	limit, err := n.limitsFor(ctx, r)
 	if err != nil {
 		return nil, err
@@ -233,6 +247,12 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 // active, ships its log and judges what it leaves.
 func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, container string) (*outcome, error) {
 	ws := n.files.Open(a.id)
+	a.running.Store(true)
+	n.tell(admin.EventStarted, rec, "")
+	defer func() {
+		a.running.Store(false)
+		a.ended()
+	}()
 	alive, ended := context.WithCancel(ctx)
 	defer ended()
 	var side errgroup.Group
@@ -370,6 +390,10 @@ func (n *Node) ensureImage(ctx context.Context, r *server.Run) (pinned string, i
 	}
 	if d := n.policy.Check(n.policyRequest(ctx, r, resolved.Digest)); !d.Allowed {
 		return "", nil, refuse(ReasonPolicy, errors.New(d.Reason))
+	}
+	// From here on the image is this run's, and no collection takes it.
+	if _, err := n.ledger.Update(r.ID, func(l *ledger.Record) error { l.Pinned = resolved.Pinned; return nil }); err != nil {
+		return "", nil, fmt.Errorf("write down the image: %w", err)
 	}
 	img, err = n.images.Image(ctx, resolved.Pinned)
 	if err == nil && !n.policy.RequirePull() {

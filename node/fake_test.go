@@ -274,3 +274,5 @@ func (fakeImages) Image(_ context.Context, ref string) (*runtime.Image, error) {
 func (fakeImages) PullImage(_ context.Context, ref string, _ *runtime.Auth, _ runtime.PullOptions) (*runtime.Image, error) {
 	return &runtime.Image{ID: ref, RepoDigests: []string{ref}}, nil
 }
+
+func (fakeImages) RemoveImage(context.Context, string) error { return nil }

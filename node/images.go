@@ -16,6 +16,8 @@ type Images interface {
 	Image(ctx context.Context, ref string) (*runtime.Image, error)
 	// PullImage fetches an image; calls for one reference share one pull.
 	PullImage(ctx context.Context, ref string, auth *runtime.Auth, o runtime.PullOptions) (*runtime.Image, error)
+	// RemoveImage deletes one; one that is gone is no error.
+	RemoveImage(ctx context.Context, ref string) error
 }
 
 // LocalImages tells a resolver which images the runtime's store holds. What a

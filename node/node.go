@@ -8,10 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/admission"
 	"github.com/v6node/v6node/node/cdi"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
@@ -58,6 +61,12 @@ type Node struct {
 	devices   sync.Mutex // held while devices are chosen
 	inventory func() (map[string][]string, error)
 
+	gate     *admission.Controller
+	journal  *admin.Journal
+	session  sessionState
+	instance string
+	stateDir string
+
 	// set by Run before anything else uses them
 	identity *server.Identity
 	key      *e2e.PrivateKey // nil where the collaboration is not encrypted
@@ -76,6 +85,10 @@ type activeRun struct {
 	since             time.Time
 	rec               ledger.Record // as it was in the beginning
 	cancel            context.CancelCauseFunc
+	// running is set while the algorithm runs; ran ends when it no longer does.
+	running atomic.Bool
+	ran     context.Context
+	ended   context.CancelFunc
 }
 
 // New makes a node. Run starts it, Close releases its ledger.
@@ -96,7 +109,15 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	gate, err := newGate(o.Config.Budget)
+	if err != nil {
+		return nil, errors.Join(err, follower.Close(), l.Close())
+	}
+	if _, err := os.Stat(filepath.Join(o.State.Dir, pausedFile)); err == nil {
+		gate.Pause()
+	}
 	return &Node{
+		gate: gate, journal: admin.NewJournal(admin.JournalSize), instance: o.State.Instance, stateDir: o.State.Dir,
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l,
@@ -111,7 +132,10 @@ func New(o Options) (*Node, error) {
 }
 
 // Close releases the ledger and the log follower, after Run has returned.
-func (n *Node) Close() error { return errors.Join(n.follower.Close(), n.ledger.Close()) }
+func (n *Node) Close() error {
+	n.gate.Close()
+	return errors.Join(n.follower.Close(), n.ledger.Close())
+}
 
 // Run connects to the server and works until ctx ends or a permanent error
 // makes work impossible. Sandboxes that live when it returns go on living and
@@ -123,14 +147,15 @@ func (n *Node) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.ifAlive(gctx, "watching the runtime", n.engine.Run(gctx)) })
 	g.Go(func() error {
+		// The node is online when its living runs have their proxies back and
+		// it is known which jobs are in work.
 		if err := n.adopt(gctx); err != nil {
 			return fmt.Errorf("take over what an earlier start left: %w", err)
 		}
-		// Only now is it known which jobs are in work.
+		g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
 		g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
 		return n.ifAlive(gctx, "taking runs", n.reconcile(gctx))
 	})
-	g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
 	err := g.Wait()
 	n.runs.Wait()
 	if ctx.Err() != nil {
@@ -155,9 +180,14 @@ func (n *Node) ifAlive(ctx context.Context, what string, err error) error {
 func (n *Node) handle(ctx context.Context, e server.Event) {
 	switch e.Kind {
 	case server.Synced:
+		n.session.now(true)
+		n.tell(admin.EventConnected, nil, "")
 		n.hub.all()
 		n.announceNode(ctx)
 		n.work.all()
+	case server.Disconnected:
+		n.session.now(false)
+		n.tell(admin.EventDisconnected, nil, "")
 	case server.Poll:
 		n.work.all()
 	case server.NewTask:
@@ -187,20 +217,23 @@ type driver func(own, ctx context.Context, a *activeRun)
 func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 	runCtx, cancel := context.WithCancelCause(own)
 	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel}
+	a.ran, a.ended = context.WithCancel(context.Background())
 	n.mu.Lock()
 	if _, ok := n.active[a.id]; ok {
 		n.mu.Unlock()
 		cancel(nil)
+		a.ended()
 		return
 	}
 	n.active[a.id] = a
 	delete(n.interrupted, a.id)
 	n.mu.Unlock()
 	if rec.KillWanted {
-		cancel(errKilled)
+		cancel(killCause(rec.KillWhy))
 	}
 	n.runs.Go(func() {
 		defer func() {
+			a.ended()
 			n.mu.Lock()
 			delete(n.active, a.id)
 			n.mu.Unlock()
@@ -232,4 +265,7 @@ func (n *Node) over(listed map[int64]bool) []*ledger.Record {
 
 // killed reports whether a run's context ended because of a kill, and not
 // because the node stops.
-func killed(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errKilled) }
+func killed(ctx context.Context) bool {
+	var k killCause
+	return errors.As(context.Cause(ctx), &k)
+}

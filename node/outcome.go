@@ -26,6 +26,7 @@ const (
 	ReasonMemory      Reason = "memory"        // the kernel killed it, or a part of it, for want of memory
 	ReasonTimeout     Reason = "timeout"       // it ran longer than it may
 	ReasonSpace       Reason = "space"         // it wrote more to the disk than it may
+	ReasonRoom        Reason = "room"          // it asks for more than this node has
 	ReasonLimit       Reason = "limit"         // a limit could not be applied to it
 	ReasonNoOutput    Reason = "no output"     // it ended well but wrote nothing
 	ReasonBadOutput   Reason = "bad output"    // its output is not a plain file or too large
@@ -50,6 +51,7 @@ var statusOf = map[Reason]server.Status{
 	ReasonMemory:      server.StatusCrashed,
 	ReasonTimeout:     server.StatusCrashed,
 	ReasonSpace:       server.StatusCrashed,
+	ReasonRoom:        server.StatusStartFailed,
 	ReasonLimit:       server.StatusStartFailed,
 	ReasonNoOutput:    server.StatusCrashed,
 	ReasonBadOutput:   server.StatusCrashed,
@@ -74,9 +76,6 @@ type outcome struct {
 	exitCode int
 	output   bool // the workspace holds a result to deliver
 }
-
-// errKilled is the cause for which a killed run's context ends.
-var errKilled = errors.New("the server asked for the run's end")
 
 // refusal is a failure whose reason is known where it is raised.
 type refusal struct {

@@ -92,6 +92,7 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 		if err != nil {
 			return err
 		}
+		n.session.listed()
 		n.missing(ctx, asked, runs)
 		n.accept(ctx, runs)
 		return nil
@@ -174,7 +175,7 @@ func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run)
 		}
 		// One that we are just delivering is finished by ourselves.
 		if rec, err := n.ledger.Get(a.id); err == nil && !rec.State.Final() {
-			n.killRun(ctx, a, "the server has ended it as "+r.Status)
+			n.killRun(ctx, a, killedByServer)
 		}
 	}
 	for _, rec := range n.over(listed) {

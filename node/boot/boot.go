@@ -17,6 +17,7 @@ import (
 
 	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/node"
+	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
@@ -103,6 +104,22 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	socket, err := admin.Listen(state.Dir)
+	if err != nil {
+		return err
+	}
+	// The administrator is answered as long as the node has a runtime, also
+	// while it waits for its server and while it stops.
+	served := admin.NewServer(admin.ServerOptions{Version: o.Version, Log: o.Log, Station: n.Station(node.About{
+		Version: o.Version, Server: cfg.Server.Base().String(), Managed: cfg.Runtime.Endpoint == "", Runtime: rt.Info,
+	})})
+	answering, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	var a errgroup.Group
+	a.Go(func() error { return served.Serve(answering, socket) })
+	defer func() {
+		hangUp()
+		err = errors.Join(err, a.Wait())
+	}()
 	return n.Run(ctx)
 }
 

@@ -29,7 +29,27 @@ func (d *decoder) limits(s *section, c *Config) {
 	e := d.section(r, "resources")
 	c.Enforce = EnforceStrict
 	e.oneOf("enforce", &c.Enforce, EnforceStrict, EnforceBestEffort)
+	d.budget(e, c)
 	e.done()
+}
+
+// Budget is what all runs together may ask for. Zero is the machine's, less a
+// reserve for the rest.
+type Budget struct {
+	Memory int64 // bytes
+	CPUs   int64
+	Pids   int64
+	Runs   int64 // at the same time
+}
+
+func (d *decoder) budget(s *section, c *Config) {
+	v, _ := s.get("budget")
+	b := d.section(v, "resources.budget")
+	b.size("memory", &c.Budget.Memory, 16<<20)
+	b.integer("cpus", &c.Budget.CPUs, 1, 8192)
+	b.integer("pids", &c.Budget.Pids, 16, 4<<20)
+	b.integer("runs", &c.Budget.Runs, 2, 10_000)
+	b.done()
 }
 
 // limitValues reads the keys of a section that holds limits.

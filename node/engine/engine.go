@@ -80,6 +80,7 @@ type Living struct {
 // calls for one run come one after the other, except Stop and Remove, which
 // may come while another call of that run is under way.
 type Engine interface {
+	Observer
 	// Run watches what executes the algorithms until ctx ends, then closes
 	// every gateway. Wait answers only while it runs. It is called once.
 	Run(ctx context.Context) error

@@ -58,7 +58,8 @@ type Record struct {
 
 	// KillWanted is set when the server asked for the run's end. It is a
 	// desired state: it stays until the run has ended.
-	KillWanted bool `json:"kill_wanted,omitempty"`
+	KillWanted bool   `json:"kill_wanted,omitempty"`
+	KillWhy    string `json:"kill_why,omitempty"` // who asked
 
 	// Outcome, valid from state Exited on.
 	Status   string `json:"status,omitempty"`  // the server's status text
