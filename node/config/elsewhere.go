@@ -41,7 +41,7 @@ func (d *decoder) elsewhere(s *section) {
 	g := d.section(v, "algorithm_device_requests")
 	gpu := false
 	if g.yesNo("gpu", &gpu); gpu {
-		d.warn(line, "algorithm_device_requests", "algorithm_device_requests: not available in this version; runs get no GPU")
+		d.warn(line, "algorithm_device_requests", "algorithm_device_requests: not used, runs get no GPU by it; name devices in limits.devices, such as nvidia.com/gpu=all")
 	}
 	g.done()
 	if slices.ContainsFunc(s.fields, func(f field) bool { return f.key == "node" && f.val.kind == mapping }) && !s.has("server_url") {
