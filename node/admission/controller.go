@@ -307,8 +307,8 @@ func (c *Controller) checkGrowth(r *run, old Request) error {
 	if s.kind == none {
 		return nil
 	}
-	return fmt.Errorf("the limits of run %d were not raised: it would take %s of %s, and %s; wait for other runs to end: %w",
-		r.RunID, c.scale.format(s.dim, r.ask[s.dim]), c.scale.name(s.dim), c.explainFree(s), ErrNoRoom)
+	return fmt.Errorf("the limits of run %d were not raised: it would take %s, with %s; wait for other runs to end: %w",
+		r.RunID, c.scale.amount(s.dim, r.ask[s.dim]), c.explainFree(s), ErrNoRoom)
 }
 
 // Pause keeps everything queued, except subtasks of runs that run here: these

@@ -224,15 +224,7 @@ func (c *Controller) checkFits(r *run) error {
 		return nil
 	}
 	s := c.scale
-	asks := s.format(d, r.ask[d]) + " of " + s.name(d)
-	switch d {
-	case dimRuns:
-		asks = "a run slot"
-	case dimPids:
-		asks = s.format(d, r.ask[d]) + " pids"
-	case dimCPUs:
-		asks = s.format(d, r.ask[d]) + " CPUs"
-	}
+	asks := s.amount(d, r.ask[d])
 	if held > 0 {
 		return fmt.Errorf("run %d %w: it asks for %s, the budget has %s, and the runs that wait for it hold %s of that until it has ended; lower the limits of these runs or raise the budget",
 			r.RunID, ErrNeverFits, asks, s.format(d, s.limit[d]), s.format(d, held))

@@ -171,6 +171,17 @@ func (s *scale) format(dim int, n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
+// amount writes what a run asks for.
+func (s *scale) amount(dim int, n int64) string {
+	switch dim {
+	case dimRuns:
+		return "a run slot"
+	case dimCPUs, dimPids:
+		return s.format(dim, n) + " " + s.name(dim)
+	}
+	return s.format(dim, n) + " of " + s.name(dim)
+}
+
 func formatBytes(n int64) string {
 	units := []string{"KiB", "MiB", "GiB", "TiB"}
 	if n < 1024 && n > -1024 {

@@ -63,8 +63,8 @@ func (c *Controller) breakStall() {
 	}
 	s := c.shortage(newest, c.measure(nil))
 	c.count.Stalls++
-	c.refuse(newest, fmt.Errorf("run %d %w: for %s all %d running runs have been waiting for subtasks that do not fit beside them (this one asks for %s of %s, %s is free); "+
+	c.refuse(newest, fmt.Errorf("run %d %w: for %s all %d running runs have been waiting for subtasks that do not fit beside them (this one asks for %s, %s free of %s); "+
 		"allow fewer runs at the same time, or raise the depth or the size of the room kept for subtasks", newest.RunID, ErrStalled, c.opt.StallAfter, len(c.running),
-		c.scale.format(s.dim, newest.ask[s.dim]), c.scale.name(s.dim), c.scale.format(s.dim, s.free)))
+		c.scale.amount(s.dim, newest.ask[s.dim]), c.scale.format(s.dim, s.free), c.scale.format(s.dim, c.scale.limit[s.dim])))
 	c.dispatch()
 }

@@ -124,7 +124,7 @@ func TestNestingBeyondTheDepthEndsInARefusalAndNotInADeadlock(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		_, err := c.Wait(t.Context(), 22)
-		if !errors.Is(err, ErrStalled) || !strings.Contains(err.Error(), "for 1m0s all 4 running runs have been waiting") {
+		if !errors.Is(err, ErrStalled) || !strings.Contains(err.Error(), "for 1m0s all 4 running runs have been waiting for subtasks that do not fit beside them (this one asks for a run slot, 0 free of 4)") {
 			t.Fatal(err)
 		}
 		c.Leave(12) // it takes note of the refusal and ends
@@ -226,4 +226,17 @@ func TestASubtaskLargerThanExpectedRaisesTheRoomForTheNext(t *testing.T) {
 	wantStarted(t, rec, 1, 100, 2, 3, 4)
 	enqueue(t, c, childOf(101, 1).mem(4*gib))
 	wantStarted(t, rec, 1, 100, 2, 3, 4, 101)
+}
+
+func TestWhenAllRunsWaitNoReservationHoldsUpTheirSubtasks(t *testing.T) {
+	c, rec := newController(t, memory(16*gib, 0), Options{MaxPasses: 1})
+	enqueue(t, c, root(1, 7).mem(2*gib), childOf(11, 1).mem(9*gib), childOf(12, 1).mem(2*gib))
+	enqueue(t, c, root(2, 8).mem(5*gib))     // lacks 2 GiB, until run 11 or 12 has ended
+	enqueue(t, c, childOf(13, 1).mem(gib/2)) // passes it
+	enqueue(t, c, childOf(21, 11).mem(gib))  // deeper than room is kept for
+	wantStarted(t, rec, 1, 11, 12, 13)
+	c.Leave(13)
+	wantStarted(t, rec, 1, 11, 12, 13) // run 12 may end by itself
+	enqueue(t, c, childOf(22, 12).mem(gib))
+	wantStarted(t, rec, 1, 11, 12, 13, 21) // now all wait
 }
