@@ -62,7 +62,7 @@ func (i *servedImage) layer(ctx context.Context, n int, l cache.Layer) (io.ReadS
 	f, err := i.image.OpenLayer(n, l)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = i.image.MakeLayers(ctx, i.record, func(w *cache.Work) error {
-			return i.store.layersAgain(ctx, i.resolved, w, i.record)
+			return i.store.layersAgain(ctx, i.resolved, w, i.record, nil)
 		})
 		if err == nil {
 			f, err = i.image.OpenLayer(n, l)

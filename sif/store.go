@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -320,7 +319,16 @@ type Pull struct {
 	// Converted says that the image was converted for this call, and not before.
 	Converted bool
 
+	prepare func(context.Context, report) error
 	release func() error
+}
+
+// Prepare makes the layers if they are not there, which is so when the image was converted
+// long ago. A pull does the same by itself; but a runtime may lose patience with a
+// registry that is silent for minutes, as it is when the image is very large. So prepare
+// an image that the runtime does not have. progress may be nil.
+func (p *Pull) Prepare(ctx context.Context, progress func(Progress)) error {
+	return p.prepare(ctx, progress)
 }
 
 // Release ends the serving of the image, after the pull. Call it once.
@@ -355,6 +363,9 @@ func (s *Store) ensure(ctx context.Context, r Resolved, progress report) (*Pull,
 		Digest:    rec.Digest,
 		ImageID:   rec.ConfigDigest,
 		Converted: converted,
+		prepare: func(ctx context.Context, progress report) error {
+			return failed(r.Reference, img.MakeLayers(ctx, rec, func(w *cache.Work) error { return s.layersAgain(ctx, r, w, rec, progress) }))
+		},
 		release: func() error {
 			remove()
 			return served.close()
@@ -432,8 +443,8 @@ func recordOf(img *image.Image, res *image.Result) *cache.Record {
 
 // layersAgain makes the layers of a record once more, when a runtime asks for an image
 // that was pulled and converted long ago.
-func (s *Store) layersAgain(ctx context.Context, r Resolved, w *cache.Work, rec *cache.Record) (err error) {
-	src, err := s.source(ctx, r, nil)
+func (s *Store) layersAgain(ctx context.Context, r Resolved, w *cache.Work, rec *cache.Record, progress report) (err error) {
+	src, err := s.source(ctx, r, progress)
 	if err != nil {
 		return err
 	}
@@ -442,7 +453,7 @@ func (s *Store) layersAgain(ctx context.Context, r Resolved, w *cache.Work, rec 
 	if err != nil {
 		return err
 	}
-	res, err := img.Convert(ctx, func(n int) (io.Writer, error) { return w.Layer(n) }, image.ConvertOptions{MaxBytes: s.o.MaxImageBytes})
+	res, err := img.Convert(ctx, w.Layer, image.ConvertOptions{MaxBytes: s.o.MaxImageBytes, Progress: progress.bytes(Converting, 0)})
 	if err != nil {
 		return err
 	}

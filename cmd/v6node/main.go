@@ -49,6 +49,7 @@ func newApp() *cli.App {
 			runCommand(),
 			demoCommand(),
 			cniCommand(),
+			imageCommand(),
 			psCommand(),
 			logsCommand(),
 			statsCommand(),
