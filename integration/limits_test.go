@@ -31,11 +31,11 @@ var limited = map[string]map[string]any{
 	"score":   {"oom_score_adj": 321, "memory": "96m", "memory_swap": "96m", "cpu_shares": 512, "cpus": 1.5, "pids": 100},
 }
 
-const (
-	testDevice   = "vendor.example/v6node-test=one"
-	testDevices  = "vendor.example/v6node-test:1"
-	deviceInside = "v6node-test-device"
-)
+// deviceKind is that of a device of this process alone: two files that describe
+// the same device make it unusable.
+var deviceKind = fmt.Sprintf("vendor.example/v6node-test-%d", os.Getpid())
+
+const deviceInside = "v6node-test-device"
 
 // limitedNode is a node with the rules, and the images that they name.
 type limitedNode struct {
@@ -53,8 +53,12 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 		rules = append(rules, map[string]any{"image": images[name], "limits": l})
 	}
 	images["device"] = w.push(t, "limits/device").Tag
-	rules = append(rules, map[string]any{"image": images["device"], "limits": map[string]any{"devices": testDevices}})
-	n := limitedNode{w.start(t, nodeOptions{Extra: map[string]any{"limit_rules": rules, "stop_grace": "200ms"}}), images}
+	rules = append(rules, map[string]any{"image": images["device"], "limits": map[string]any{"devices": deviceKind + ":1"}})
+	n := limitedNode{w.start(t, nodeOptions{Extra: map[string]any{
+		"limit_rules": rules, "stop_grace": "200ms",
+		// Larger than this machine, so that no scenario waits for another.
+		"resources": map[string]any{"budget": map[string]any{"memory": "1t", "cpus": 512, "pids": 1_000_000, "runs": 500}},
+	}}), images}
 	other := n.hold(t)
 	t.Run("while another algorithm runs", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, limitedNode){
@@ -245,9 +249,8 @@ func giveDevice(t *testing.T) {
 	} else if !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
-	kind, name, _ := strings.Cut(testDevice, "=")
 	file := filepath.Join(dir, fmt.Sprintf("v6node-test-%d.json", os.Getpid()))
-	spec := fmt.Sprintf(`{"cdiVersion":"0.6.0","kind":%q,"devices":[{"name":%q,"containerEdits":{"deviceNodes":[{"path":"/dev/%s","hostPath":"/dev/null"}]}}]}`, kind, name, deviceInside)
+	spec := fmt.Sprintf(`{"cdiVersion":"0.6.0","kind":%q,"devices":[{"name":"one","containerEdits":{"deviceNodes":[{"path":"/dev/%s","hostPath":"/dev/null"}]}}]}`, deviceKind, deviceInside)
 	if err := os.WriteFile(file, []byte(spec), 0o644); err != nil {
 		t.Fatal(err)
 	}
