@@ -454,4 +454,3 @@ func imagePrune(c *cli.Context) error {
 	_, err = fmt.Fprintf(c.App.Writer, "Total reclaimed space: %s\n", humanSize(freed))
 	return err
 }
-

@@ -21,7 +21,7 @@ import (
 
 // ErrRefused is what every refusal by Verify wraps. What is not a refusal is a failure
 // to read, or the end of the context.
-var ErrRefused = errors.New("the signature of the SIF image is not accepted")
+var ErrRefused = errors.New("signature not accepted")
 
 // Kinds of refusal, for errors.Is.
 var (
