@@ -46,7 +46,7 @@ func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *
 		return nil, err
 	}
 	defer release()
-	return n.execute(ctx, a, rec, r)
+	return n.execute(ctx, a, r)
 }
 
 // conclude is the second half of every run's life, however its first half
@@ -125,12 +125,12 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 
 // execute prepares and runs the algorithm and judges its end. It leaves what
 // it made to clean.
-func (n *Node) execute(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
+func (n *Node) execute(ctx context.Context, a *activeRun, r *server.Run) (*outcome, error) {
 	limit, err := n.limitsFor(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	rec, err = n.ledger.Update(a.id, func(l *ledger.Record) error {
+	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
 		l.State = ledger.Preparing
 		l.Attempt++
 		l.Limits, l.Devices = &limit, nil

@@ -18,7 +18,7 @@ func burn(in *contract.Input) (any, error) {
 	began := time.Now()
 	for range runtime.NumCPU() {
 		go func() {
-			for {
+			for time.Since(began) < d {
 			}
 		}()
 	}
