@@ -28,7 +28,9 @@ const (
 var (
 	// component is one part of a NAME: what is no option, hidden file or way out.
 	component = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+-]*$`)
-	digest    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	// repository is what the OCI distribution specification allows.
+	repository = regexp.MustCompile(`^[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*$`)
+	digest     = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
 // Reference is a parsed reference.
@@ -89,6 +91,9 @@ func parseORAS(text, rest string) (Reference, error) {
 		return Reference{}, fmt.Errorf("%w %q: %v", ErrInvalid, text, err)
 	}
 	r.Registry, r.Repository = tag.RegistryStr(), tag.RepositoryStr()
+	if !repository.MatchString(r.Repository) {
+		return Reference{}, fmt.Errorf("%w %q: a repository consists of lower-case letters and digits, with single . _ - between them, and slashes", ErrInvalid, text)
+	}
 	if r.Digest == "" || strings.HasSuffix(rest, ":"+tag.TagStr()) {
 		r.Tag = tag.TagStr()
 	}
