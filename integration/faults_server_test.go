@@ -326,7 +326,7 @@ func (n *node) memory(t *testing.T, field string) int64 {
 // reason, and works again once there is room.
 func fullDisk(t *testing.T, w *world) {
 	state := filepath.Join(w.dir, "small")
-	mount(t, state, 0, "size=2m")
+	mount(t, state, 0, "size=2m,mode=0700")
 	n := w.start(t, nodeOptions{Extra: map[string]any{"state_dir": state, "poll_interval": "1s"}})
 	roomy := n.call(t, "noop", nil)
 	if roomy.Status != standin.StatusCompleted {
