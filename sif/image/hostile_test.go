@@ -6,10 +6,10 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"testing"
 
 	apptainer "github.com/apptainer/sif/v2/pkg/sif"
+	"golang.org/x/sys/unix"
 
 	"github.com/v6node/v6node/sif/internal/siftest"
 	"github.com/v6node/v6node/sif/squashfs"
@@ -37,12 +37,12 @@ func edited(tb testing.TB, good []byte, edit func([]byte) []byte) error {
 
 // try opens and converts whatever it is given.
 func try(tb testing.TB, b []byte) error {
-	path := filepath.Join(tb.TempDir(), "x.sif")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	fd, err := unix.MemfdCreate("sif", unix.MFD_CLOEXEC)
+	if err != nil {
 		tb.Fatal(err)
 	}
-	f, err := os.Open(path)
-	if err != nil {
+	f := os.NewFile(uintptr(fd), "sif")
+	if _, err := f.Write(b); err != nil {
 		tb.Fatal(err)
 	}
 	src, err := NewSource(tb.Context(), f, 0, nil)
