@@ -120,7 +120,11 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 		}
 		list = append(list, map[string]any{"label": label, "uri": file, "type": "csv", "env": o.DatabaseEnv[label]})
 	}
-	extra := map[string]any{"databases": list}
+	extra := map[string]any{
+		"databases": list,
+		// How many scenarios go side by side does not depend on the machine.
+		"resources": map[string]any{"budget": map[string]any{"runs": 200, "memory": "1t", "pids": 1_000_000}},
+	}
 	maps.Copy(extra, o.Extra)
 	spec := lab.NodeSpec{
 		Name: name, APIKey: w.server.AddNode(org, collab), Extra: extra,

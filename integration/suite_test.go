@@ -24,5 +24,6 @@ func suite() []scenario {
 		taskScenarios(),
 		logScenarios(),
 		inspectionScenarios(),
+		adminScenarios(),
 	)
 }

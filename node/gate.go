@@ -36,9 +36,9 @@ func newGate(b config.Budget) (*admission.Controller, error) {
 		}
 	}
 	return admission.New(budget, admission.Options{DefaultAsk: admission.Resources{
-		// CPU time is shared and pids are cheap: a run without such a limit is
-		// not refused its place for them.
-		MilliCPUs: 1, Pids: 1,
+		// CPU time is shared: a run without a limit is not refused its place
+		// for it.
+		MilliCPUs: 1,
 	}})
 }
 
@@ -48,7 +48,7 @@ func (n *Node) request(rec *ledger.Record, l limits.Limits) admission.Request {
 	return admission.Request{
 		RunID: rec.RunID, TaskID: rec.TaskID, JobID: rec.JobID, ParentTaskID: rec.ParentID,
 		OrganizationID: rec.InitOrganizationID, Arrived: rec.ReceivedAt,
-		Ask: admission.Resources{Memory: l.Memory, MilliCPUs: admission.MilliCPUs(l.CPUs)},
+		Ask: admission.Resources{Memory: l.Memory, MilliCPUs: admission.MilliCPUs(l.CPUs), Pids: l.Pids},
 	}
 }
 

@@ -222,7 +222,7 @@ func TestARunIsExecutedAndItsResultDelivered(t *testing.T) {
 func TestManyRunsGoSideBySide(t *testing.T) {
 	const count = 25
 	gate := make(chan struct{})
-	s := newStation(t, newFakeEngine(until(gate)), "resources: {budget: {runs: 100, memory: 1t}}\n")
+	s := newStation(t, newFakeEngine(until(gate)), "resources: {budget: {runs: 100, memory: 1t, pids: 1000000}}\n")
 	n := s.start()
 	tasks := make([]int64, count)
 	for i := range tasks {

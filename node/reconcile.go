@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -114,7 +115,8 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 
 // accept takes each run into work that the ledger does not know yet.
 func (n *Node) accept(ctx context.Context, runs []*server.Run) {
-	for _, r := range runs {
+	// The server lists the newest first; whoever came first is to go first.
+	for _, r := range slices.Backward(runs) {
 		if r.FinishedAt != nil || r.OrganizationID != n.identity.OrganizationID {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -455,6 +456,9 @@ func (s *adminView) Info(context.Context) (*admin.Info, error) {
 	if id := s.session.identity(); id != nil {
 		out.Node.ID, out.Node.Name, out.Node.Organization = id.NodeID, id.NodeName, id.OrganizationName
 		out.Node.Collaboration, out.Node.Encrypted = id.CollaborationName, id.Encrypted
+	}
+	if info, err := os.Stat(filepath.Join(s.stateDir, pausedFile)); err == nil {
+		out.Node.PausedAt = info.ModTime().UTC()
 	}
 	for _, h := range rt.Handlers {
 		out.Runtime.Handlers = append(out.Runtime.Handlers, admin.Handler{Name: h.Name, UserNamespaces: h.UserNamespaces, RecursiveReadOnly: h.RecursiveReadOnly})

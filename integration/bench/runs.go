@@ -104,7 +104,10 @@ func (b *bench) oneNode(ctx context.Context, endpoint string) (*world, error) {
 	if w.user, err = standin.NewResearcher(ctx, l.Server.URL(), "user", "password", nil); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	w.node, err = l.StartNode(ctx, lab.NodeSpec{Name: "node", APIKey: l.Server.AddNode(w.org, w.collab), Endpoint: endpoint})
+	w.node, err = l.StartNode(ctx, lab.NodeSpec{Name: "node", APIKey: l.Server.AddNode(w.org, w.collab), Endpoint: endpoint,
+		// More sandboxes are held alive at once than the default budget admits.
+		Extra: map[string]any{"resources": map[string]any{"budget": map[string]any{"runs": 100, "memory": "1t", "pids": 1_000_000}}},
+	})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
