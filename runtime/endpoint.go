@@ -3,12 +3,14 @@ package runtime
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // sockPathMax is what fits into sockaddr_un with its closing zero.
@@ -61,7 +63,14 @@ func checkEndpoint(ctx context.Context, path string) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	switch {
 	case err == nil:
-		return conn.Close()
+		http1 := answersHTTP1(conn)
+		if err := conn.Close(); err != nil {
+			return &Error{Op: op, Cause: err}
+		}
+		if http1 {
+			return &Error{Op: op, Kind: ErrNotCRI, text: notGRPC}
+		}
+		return nil
 	case ctx.Err() != nil:
 		return &Error{Op: op, Cause: ctx.Err()}
 	case errors.Is(err, fs.ErrPermission):
@@ -75,6 +84,32 @@ func checkEndpoint(ctx context.Context, path string) error {
 			text: "it is a datagram socket, not a CRI socket; name the runtime's CRI socket"}
 	}
 	return &Error{Op: op, Kind: ErrNotReady, Cause: err}
+}
+
+// notGRPC is said of a socket that speaks something else.
+const notGRPC = "what listens there does not speak gRPC (is it the Docker socket?); name the runtime's CRI socket, such as unix:///run/containerd/containerd.sock or unix:///run/crio/crio.sock"
+
+// greetingTime is how long a server may take to answer the greeting. One that is
+// slower is left to gRPC, which is patient.
+const greetingTime = 500 * time.Millisecond
+
+// http2Greeting is what every HTTP/2 client sends first: the preface and an
+// empty SETTINGS frame (RFC 9113, 3.4). A server answers with a frame of its
+// own; one of HTTP/1 takes it for a bad request and says so in its own words.
+const http2Greeting = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// answersHTTP1 tells whether the server at the other end speaks HTTP/1, as the
+// Docker socket does.
+func answersHTTP1(conn net.Conn) bool {
+	if err := conn.SetDeadline(time.Now().Add(greetingTime)); err != nil {
+		return false
+	}
+	if _, err := io.WriteString(conn, http2Greeting); err != nil {
+		return false
+	}
+	answer := make([]byte, len("HTTP/1."))
+	_, err := io.ReadFull(conn, answer)
+	return err == nil && string(answer) == "HTTP/1."
 }
 
 func kindOfFile(m fs.FileMode) string {

@@ -172,7 +172,7 @@ func probeError(ctx context.Context, op string, err error) error {
 		// No HTTP/2 greeting: HTTP/1 (the Docker socket), or anything else.
 		if strings.Contains(msg, "server preface") || strings.Contains(msg, "frame") || strings.Contains(msg, "HTTP/1") {
 			return &Error{Op: op, Kind: ErrNotCRI, Cause: err,
-				text: "what listens there does not speak gRPC (is it the Docker socket?); name the runtime's CRI socket, such as unix:///run/containerd/containerd.sock or unix:///run/crio/crio.sock"}
+				text: notGRPC}
 		}
 		return &Error{Op: op, Kind: ErrNotReady, Cause: err, text: "the runtime does not answer now (" + msg + "); check its log"}
 	case codes.Unknown, codes.Internal:

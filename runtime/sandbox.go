@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -130,15 +131,8 @@ func (c *Client) SandboxStatus(ctx context.Context, id string) (*Sandbox, error)
 	}
 	// containerd and CRI-O use the same form here, although CRI leaves it open.
 	var info struct {
-		PID         int `json:"pid"`
-		RuntimeSpec struct {
-			Linux struct {
-				Namespaces []struct {
-					Type string `json:"type"`
-					Path string `json:"path"`
-				} `json:"namespaces"`
-			} `json:"linux"`
-		} `json:"runtimeSpec"`
+		PID         int        `json:"pid"`
+		RuntimeSpec specs.Spec `json:"runtimeSpec"`
 	}
 	if text := r.GetInfo()["info"]; text != "" {
 		if err := json.Unmarshal([]byte(text), &info); err != nil {
@@ -146,9 +140,11 @@ func (c *Client) SandboxStatus(ctx context.Context, id string) (*Sandbox, error)
 		}
 	}
 	s.PID = info.PID
-	for _, ns := range info.RuntimeSpec.Linux.Namespaces {
-		if ns.Type == "network" {
-			s.NetNS = ns.Path
+	if info.RuntimeSpec.Linux != nil {
+		for _, ns := range info.RuntimeSpec.Linux.Namespaces {
+			if ns.Type == specs.NetworkNamespace {
+				s.NetNS = ns.Path
+			}
 		}
 	}
 	return s, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -138,5 +139,34 @@ func BenchmarkUpdate(b *testing.B) {
 		if _, err := l.Update(1, func(r *Record) error { r.Attempt++; return nil }); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestPagesGoDownwardsAndMissNothing(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
+	for id := int64(1); id <= 7; id++ {
+		if err := l.Insert(&Record{RunID: id, State: Received}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []int64
+	for below := int64(0); ; {
+		page, err := l.Page(below, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, r := range page {
+			got = append(got, r.RunID)
+		}
+		below = page[len(page)-1].RunID
+	}
+	if !slices.Equal(got, []int64{7, 6, 5, 4, 3, 2, 1}) {
+		t.Errorf("got %v", got)
+	}
+	if page, err := l.Page(100, 2); err != nil || len(page) != 2 || page[0].RunID != 7 {
+		t.Errorf("from beyond the highest: %v, %v", page, err)
 	}
 }

@@ -12,15 +12,13 @@ func (l *Ledger) Page(below int64, limit int) ([]*Record, error) {
 	var out []*Record
 	err := l.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketRuns).Cursor()
-		k, v := c.Last()
-		if below > 0 {
-			if k, v = c.Seek(key(below)); k == nil {
-				k, v = c.Last()
-			} else {
-				k, v = c.Prev()
+		last := func() ([]byte, []byte) {
+			if k, _ := c.Seek(key(below)); below > 0 && k != nil {
+				return c.Prev()
 			}
+			return c.Last()
 		}
-		for ; k != nil && len(out) < limit; k, v = c.Prev() {
+		for k, v := last(); k != nil && len(out) < limit; k, v = c.Prev() {
 			r, err := decode(int64(binary.BigEndian.Uint64(k)), v)
 			if err != nil {
 				return err

@@ -207,7 +207,7 @@ func (c *client) writePause(ctx context.Context, images imagesapi.ImagesClient, 
 	_, err := images.Create(ctx, &imagesapi.CreateImageRequest{Image: &imagesapi.Image{
 		Name:   p.ref(),
 		Labels: map[string]string{"io.cri-containerd.image": "managed", "io.cri-containerd.pinned": "pinned"},
-		Target: &types.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size},
+		Target: &types.Descriptor{MediaType: d.MediaType, Digest: d.Digest.String(), Size: d.Size},
 	}})
 	if status.Code(err) == codes.AlreadyExists {
 		return nil

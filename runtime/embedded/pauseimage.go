@@ -9,6 +9,10 @@ import (
 	"io"
 	"os"
 	"runtime"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // pauseRepository is where the sandbox image seems to come from: a name that
@@ -17,13 +21,6 @@ const pauseRepository = "localhost/v6node/pause"
 
 // maxPause bounds the pause program, a few megabytes at most.
 const maxPause = 16 << 20
-
-// Media types of the OCI image specification 1.1.
-const (
-	manifestType = "application/vnd.oci.image.manifest.v1+json"
-	configType   = "application/vnd.oci.image.config.v1+json"
-	layerType    = "application/vnd.oci.image.layer.v1.tar"
-)
 
 // blob is content with its digest.
 type blob struct {
@@ -36,15 +33,8 @@ func newBlob(mediaType string, content []byte) blob {
 	return blob{mediaType, fmt.Sprintf("sha256:%x", sha256.Sum256(content)), content}
 }
 
-// descriptor is how OCI documents refer to a blob.
-type descriptor struct {
-	MediaType string `json:"mediaType"`
-	Digest    string `json:"digest"`
-	Size      int64  `json:"size"`
-}
-
-func (b blob) descriptor() descriptor {
-	return descriptor{b.mediaType, b.digest, int64(len(b.content))}
+func (b blob) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: b.mediaType, Digest: digest.Digest(b.digest), Size: int64(len(b.content))}
 }
 
 // pauseImage is the image of the sandboxes: one file. The same program always
@@ -89,37 +79,23 @@ func newPauseImage(program []byte, arch string) (*pauseImage, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	p := &pauseImage{layer: newBlob(layerType, tarball.Bytes())}
-
-	type rootFS struct {
-		Type    string   `json:"type"`
-		DiffIDs []string `json:"diff_ids"`
-	}
-	type process struct {
-		User       string   `json:"User"`
-		Entrypoint []string `json:"Entrypoint"`
-		WorkingDir string   `json:"WorkingDir"`
-	}
-	config, err := json.Marshal(struct {
-		Architecture string  `json:"architecture"`
-		OS           string  `json:"os"`
-		Config       process `json:"config"`
-		RootFS       rootFS  `json:"rootfs"`
-	}{arch, "linux", process{"65535:65535", []string{"/pause"}, "/"}, rootFS{"layers", []string{p.layer.digest}}})
+	p := &pauseImage{layer: newBlob(ocispec.MediaTypeImageLayer, tarball.Bytes())}
+	config, err := json.Marshal(ocispec.Image{
+		Platform: ocispec.Platform{Architecture: arch, OS: "linux"},
+		Config:   ocispec.ImageConfig{User: "65535:65535", Entrypoint: []string{"/pause"}, WorkingDir: "/"},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.Digest(p.layer.digest)}},
+	})
 	if err != nil {
 		return nil, err
 	}
-	p.config = newBlob(configType, config)
-
-	manifest, err := json.Marshal(struct {
-		SchemaVersion int          `json:"schemaVersion"`
-		MediaType     string       `json:"mediaType"`
-		Config        descriptor   `json:"config"`
-		Layers        []descriptor `json:"layers"`
-	}{2, manifestType, p.config.descriptor(), []descriptor{p.layer.descriptor()}})
+	p.config = newBlob(ocispec.MediaTypeImageConfig, config)
+	manifest, err := json.Marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: p.config.descriptor(), Layers: []ocispec.Descriptor{p.layer.descriptor()},
+	})
 	if err != nil {
 		return nil, err
 	}
-	p.manifest = newBlob(manifestType, manifest)
+	p.manifest = newBlob(ocispec.MediaTypeImageManifest, manifest)
 	return p, nil
 }
