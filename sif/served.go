@@ -61,10 +61,7 @@ func (i *servedImage) layer(ctx context.Context, n int, l cache.Layer) (io.ReadS
 	}
 	f, err := i.image.OpenLayer(n, l)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = i.image.MakeLayers(ctx, i.record, func(w *cache.Work) error {
-			return i.store.layersAgain(ctx, i.resolved, w, i.record, nil)
-		})
-		if err == nil {
+		if err = i.makeLayers(ctx, nil); err == nil {
 			f, err = i.image.OpenLayer(n, l)
 		}
 	}
@@ -72,6 +69,20 @@ func (i *servedImage) layer(ctx context.Context, n int, l cache.Layer) (io.ReadS
 		return nil, errors.Join(err, i.end())
 	}
 	return &leased{f, i.end}, nil
+}
+
+// prepare makes the layers before anyone asks for them.
+func (i *servedImage) prepare(ctx context.Context, progress report) error {
+	if !i.begin() {
+		return errors.New("the image was released already")
+	}
+	return errors.Join(i.makeLayers(ctx, progress), i.end())
+}
+
+func (i *servedImage) makeLayers(ctx context.Context, progress report) error {
+	return i.image.MakeLayers(ctx, i.record, func(w *cache.Work) error {
+		return i.store.layersAgain(ctx, i.resolved, w, i.record, progress)
+	})
 }
 
 // begin notes that a blob is used, unless the image is released already.

@@ -364,7 +364,7 @@ func (s *Store) ensure(ctx context.Context, r Resolved, progress report) (*Pull,
 		ImageID:   rec.ConfigDigest,
 		Converted: converted,
 		prepare: func(ctx context.Context, progress report) error {
-			return failed(r.Reference, img.MakeLayers(ctx, rec, func(w *cache.Work) error { return s.layersAgain(ctx, r, w, rec, progress) }))
+			return failed(r.Reference, served.prepare(ctx, progress))
 		},
 		release: func() error {
 			remove()

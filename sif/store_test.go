@@ -320,6 +320,9 @@ func TestPrepareMakesTheLayersBeforeThePull(t *testing.T) {
 	if err := p.Release(); err != nil {
 		t.Error(err)
 	}
+	if err := p.Prepare(t.Context(), nil); err == nil || layersIn(t, dir) != 0 {
+		t.Errorf("after the release: %v, %d layers", err, layersIn(t, dir))
+	}
 }
 
 func TestLayersAreKeptIfThatIsWanted(t *testing.T) {
