@@ -287,9 +287,7 @@ func TestASIFImageRunsInARealContainer(t *testing.T) {
 	if want := "args: one two words\nhello from the environment /in\n/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ndata\n"; code != 0 || out != want {
 		t.Errorf("exit code %d, output\n%swant\n%s", code, out, want)
 	}
-	if layers, _ := filepath.Glob(filepath.Join(x.dir, "cache", "images", "*", "layer-*")); len(layers) > 0 {
-		t.Errorf("left after the pull: %q", layers)
-	}
+	awaitNoLayers(t, x.dir)
 
 	// The second time nothing is converted, and the runtime has the image.
 	second, err := x.s.Resolve(t.Context(), "sif:algorithm-1.0.sif", nil)
