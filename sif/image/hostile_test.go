@@ -143,6 +143,16 @@ func TestTooManyOrTooLargeSignaturesAreRefused(t *testing.T) {
 	if _, err := Open(t.Context(), source(t, siftest.Write(t, root, sig(maxSignature+1))), amd64); !errors.Is(err, ErrLimit) {
 		t.Errorf("large: %v", err)
 	}
+	many := []siftest.Object{root}
+	for range maxSignatures {
+		many = append(many, sig(1))
+	}
+	if _, err := Open(t.Context(), source(t, siftest.Write(t, many...)), amd64); err != nil {
+		t.Errorf("as many as are allowed: %v", err)
+	}
+	if _, err := Open(t.Context(), source(t, siftest.Write(t, append(many, sig(1))...)), amd64); !errors.Is(err, ErrLimit) {
+		t.Errorf("one more: %v", err)
+	}
 }
 
 func FuzzSIF(f *testing.F) {

@@ -232,6 +232,11 @@ func TestARunscriptOrEnvironmentThatSomeoneWroteIsNotIgnored(t *testing.T) {
 func TestAnImageWithoutARunscriptHasNoEntrypoint(t *testing.T) {
 	img := open(t, siftest.Write(t, siftest.System(siftest.Squashfs(t, siftest.Tree{"bin/sh": ""}))))
 	sameConfig(t, img.Config, Config{Env: []string{defaultPath}})
+
+	// One that cannot be executed is none, as for Apptainer.
+	tree := siftest.Apptainer("", "true\n", nil)
+	img = open(t, siftest.Write(t, siftest.System(siftest.Squashfs(t, tree, "-p", ".singularity.d/runscript m 644 0 0"))))
+	sameConfig(t, img.Config, Config{Env: []string{defaultPath}})
 }
 
 func TestLabelsThatCannotBeReadAreNone(t *testing.T) {

@@ -89,7 +89,7 @@ func (i *Image) openNative(ctx context.Context, d apptainer.Descriptor) error {
 // counts only as long as the runscript is the one that Apptainer wrote for it.
 func (i *Image) configure(ctx context.Context, root *squashfs.FS) error {
 	s := scripts{ctx: ctx, root: root}
-	script, own := s.file(runscript), false
+	script, own := s.program(runscript), false
 	if len(script) > 0 {
 		own = !hasLine(script, "OCI_ENTRYPOINT=") || !hasLine(script, "OCI_CMD=")
 	}
@@ -162,7 +162,13 @@ type scripts struct {
 	err  error
 }
 
-func (s *scripts) file(path string) []byte {
+func (s *scripts) file(path string) []byte { return s.read(path, 0) }
+
+// program is a file that can be executed; Apptainer does without any other.
+func (s *scripts) program(path string) []byte { return s.read(path, 0o111) }
+
+// read reads a regular file that has one of these permissions, if any are given.
+func (s *scripts) read(path string, permissions fs.FileMode) []byte {
 	if s.err != nil {
 		return nil
 	}
@@ -174,7 +180,7 @@ func (s *scripts) file(path string) []byte {
 		s.err = err
 		return nil
 	}
-	if !e.Mode.IsRegular() {
+	if !e.Mode.IsRegular() || permissions != 0 && e.Mode&permissions == 0 {
 		return nil
 	}
 	if e.Size > maxScript {

@@ -64,6 +64,7 @@ func Write(tb testing.TB, objects ...Object) string {
 	f, err := apptainer.CreateContainerAtPath(path,
 		apptainer.OptCreateWithID("5c7e2b2e-55b1-4a57-9d4e-0d8a4c3a5c11"),
 		apptainer.OptCreateWithTime(Created),
+		apptainer.OptCreateWithDescriptorCapacity(int64(max(48, len(objects)))),
 		apptainer.OptCreateWithLaunchScript("#!/usr/bin/env run-singularity\n"),
 		apptainer.OptCreateWithDescriptors(inputs...))
 	try(tb, err)
