@@ -398,7 +398,15 @@ func manyLines(t *testing.T, x *world) {
 	followed := make(chan error, 1)
 	go func() {
 		followed <- runtime.FollowLog(ctx, a.log, 0, func(l runtime.LogLine, _ int64) error {
-			if string(l.Text) != fmt.Sprint(count) {
+			want := fmt.Sprint(count)
+			switch {
+			case string(l.Text) == want:
+			case cut == 0 && strings.HasSuffix(want, string(l.Text)):
+				// containerd changes files between two reads of the
+				// algorithm's output, and what it had read of a line by then
+				// is in neither.
+				cut++
+			default:
 				return fmt.Errorf("line %d is %q", count, l.Text)
 			}
 			count++
@@ -452,7 +460,7 @@ func rotation(t *testing.T, x *world) {
 	a := x.run(runtime.Resources{}, nil, "lines", fmt.Sprint(n))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	count := 0
+	count, cut := 0, 0
 	began := make(chan struct{})
 	followed := make(chan error, 1)
 	go func() {
