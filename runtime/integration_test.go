@@ -468,7 +468,7 @@ func rotation(t *testing.T, x *world) {
 			case got == want:
 			case head != "" && head+got == want:
 				head = ""
-			case head == "" && missing == "" && strings.HasPrefix(want, got):
+			case got != "" && head == "" && missing == "" && strings.HasPrefix(want, got):
 				head = got
 				return nil
 			case missing == "" && strings.HasSuffix(want, got):
