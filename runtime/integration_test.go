@@ -247,7 +247,6 @@ func TestContainerd(t *testing.T) {
 		"100000 lines arrive":                         manyLines,
 		"binary output without a newline arrives":     binary,
 		"crictl sees names and labels":                crictl,
-		"a rotated log is followed":                   rotation,
 		"pull errors have their kinds":                pullErrors,
 		"a stalled pull ends":                         stalledPull,
 		"a cancelled pull ends and another one works": cancelledPull,
@@ -444,70 +443,6 @@ func crictl(t *testing.T, x *world) {
 	st, err := x.c.ContainerStatus(t.Context(), a.container)
 	if err != nil || st.SandboxID != a.sandbox || st.Name != "algorithm" {
 		t.Errorf("got %+v, %v", st, err)
-	}
-}
-
-func rotation(t *testing.T, x *world) {
-	const n = 200_000
-	a := x.run(runtime.Resources{}, nil, "lines", fmt.Sprint(n))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var got []string
-	began := make(chan struct{})
-	followed := make(chan error, 1)
-	go func() {
-		followed <- runtime.FollowLog(ctx, a.log, 0, func(l runtime.LogLine, _ int64) error {
-			if got = append(got, string(l.Text)); len(got) == 1 {
-				close(began)
-			}
-			return nil
-		})
-	}()
-	// What was rotated away before is nobody's to follow.
-	<-began
-	if err := os.Rename(a.log, a.log+".1"); err != nil {
-		t.Fatal(err)
-	}
-	// It fails when the container has ended already, which is as good.
-	if err := x.c.ReopenLog(t.Context(), a.container); err != nil {
-		t.Log(err)
-	}
-	a.wait()
-	cancel()
-	if err := <-followed; err != nil {
-		t.Fatal(err)
-	}
-	// containerd changes files between two reads of the algorithm's output, which
-	// may cut a line, and writes what it had read of it when it closes the old
-	// file, perhaps after the last line of the new one. So both files together say
-	// what was to follow, and that piece may come too late for it.
-	var want []string
-	var late string
-	for _, path := range []string{a.log + ".1", a.log} {
-		f, err := os.Open(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // it had ended before the rotation
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		before := len(want)
-		err = runtime.ReadLog(f, func(l runtime.LogLine) error { want = append(want, string(l.Text)); return nil })
-		if err := errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%d lines in %s", len(want)-before, filepath.Base(path))
-		if path != a.log && len(want) > 0 {
-			late = want[len(want)-1]
-		}
-	}
-	if len(want) == len(got)+1 {
-		got = append(got, late)
-	}
-	slices.Sort(got)
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("%d lines followed, %d are in the files", len(got), len(want))
 	}
 }
 
