@@ -35,7 +35,7 @@ unit:
 
 # Against real runtimes: the managed containerd and an external one.
 integration-test: all
-	$(GO) test -tags integration -timeout 20m -count=1 -p 1 -v ./integration/... ./runtime/...
+	$(GO) test -tags integration -timeout 20m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
 
 bench: all
 	$(GO) run ./integration/bench
