@@ -14,6 +14,7 @@ import (
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
@@ -41,12 +42,16 @@ func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *
 	if err := n.possible(ctx, r); err != nil {
 		return nil, err
 	}
-	release, err := n.admit(ctx, rec, r)
+	limit, err := n.limitsFor(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	release, err := n.admit(ctx, rec, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return n.execute(ctx, a, r)
+	return n.execute(ctx, a, r, limit)
 }
 
 // conclude is the second half of every run's life, however its first half
@@ -125,11 +130,7 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 
 // execute prepares and runs the algorithm and judges its end. It leaves what
 // it made to clean.
-func (n *Node) execute(ctx context.Context, a *activeRun, r *server.Run) (*outcome, error) {
-	limit, err := n.limitsFor(ctx, r)
-	if err != nil {
-		return nil, err
-	}
+func (n *Node) execute(ctx context.Context, a *activeRun, r *server.Run, limit limits.Limits) (*outcome, error) {
 	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
 		l.State = ledger.Preparing
 		l.Attempt++

@@ -13,7 +13,6 @@ import (
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/limits"
-	"github.com/v6node/v6node/node/server"
 )
 
 // newGate makes the admission of runs with the configured budget, filled up
@@ -54,11 +53,7 @@ func (n *Node) request(rec *ledger.Record, l limits.Limits) admission.Request {
 
 // admit waits until there is room for the run and returns what gives the room
 // back.
-func (n *Node) admit(ctx context.Context, rec *ledger.Record, r *server.Run) (release func(), err error) {
-	l, err := n.limitsFor(ctx, r)
-	if err != nil {
-		return nil, err
-	}
+func (n *Node) admit(ctx context.Context, rec *ledger.Record, l limits.Limits) (release func(), err error) {
 	began := time.Now()
 	if err := n.gate.Enqueue(n.request(rec, l)); err != nil {
 		return nil, refuse(ReasonRoom, err)
