@@ -88,9 +88,11 @@ func (n *Node) janitor(ctx context.Context) error {
 		n.log.WarnContext(ctx, "scratch that an earlier start released could not be deleted, trying again at the next start", "error", err)
 	}
 	for {
+		n.loops.clean.Beat()
 		if err := n.sweep(ctx); err != nil {
 			n.log.WarnContext(ctx, "cleaning failed, trying again in an hour", "error", err)
 		}
+		n.loops.clean.Rest()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

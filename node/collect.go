@@ -66,6 +66,7 @@ func (s *adminView) discard(r *admin.GCReport, item admin.GCItem, remove func() 
 			item.Error = err.Error()
 		} else {
 			s.tell(admin.EventGC, nil, item.Kind+" "+item.Name)
+			s.metrics.Collected(item.Kind, item.Size)
 		}
 	}
 	if item.Error == "" {

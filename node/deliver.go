@@ -63,6 +63,7 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 				}
 				err = errors.Join(err, writeErr)
 			}
+			n.metrics.DeliveryFailed()
 			wait = max(wait, retry.Next())
 			log.WarnContext(ctx, "the result could not be delivered, trying again", "error", err, "wait", wait)
 			if err := backoff.Sleep(ctx, wait); err != nil {

@@ -80,6 +80,7 @@ func (n *Node) tell(kind admin.EventType, rec *ledger.Record, message string) {
 	if rec != nil {
 		e.Run, e.Task = rec.RunID, rec.TaskID
 	}
+	n.measure(kind, rec)
 	n.journal.Add(e)
 }
 

@@ -18,8 +18,10 @@ import (
 	"github.com/v6node/v6node/node/cdi"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
@@ -36,7 +38,9 @@ type Options struct {
 	Engine   engine.Engine
 	Images   Images
 	Resolver *image.Resolver
-	Log      *slog.Logger
+	// Health learns of the node's loops and conditions.
+	Health *health.Monitor
+	Log    *slog.Logger
 }
 
 // Node is one vantage6 node.
@@ -60,6 +64,10 @@ type Node struct {
 
 	devices   sync.Mutex // held while devices are chosen
 	inventory func() (map[string][]string, error)
+
+	health  *health.Monitor
+	loops   loops
+	metrics *metrics.Recorder
 
 	gate     *admission.Controller
 	journal  *admin.Journal
@@ -116,10 +124,12 @@ func New(o Options) (*Node, error) {
 	if _, err := os.Stat(filepath.Join(o.State.Dir, pausedFile)); err == nil {
 		gate.Pause()
 	}
-	return &Node{
+	recorder := metrics.NewRecorder(metricKinds())
+	n := &Node{
+		health: o.Health, loops: newLoops(o.Health, o.Config.PollInterval), metrics: recorder,
 		gate: gate, journal: admin.NewJournal(admin.JournalSize), instance: o.State.Instance, stateDir: o.State.Dir,
 		follower: follower,
-		cfg:      o.Config, api: o.API, engine: o.Engine, images: o.Images, resolver: o.Resolver, log: o.Log,
+		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l,
 		files:     workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
 		spool:     spool,
@@ -128,7 +138,9 @@ func New(o Options) (*Node, error) {
 		work:      newWorklist(),
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record),
-	}, nil
+	}
+	n.requireConditions()
+	return n, nil
 }
 
 // Close releases the ledger and the log follower, after Run has returned.
@@ -152,11 +164,14 @@ func (n *Node) Run(ctx context.Context) error {
 		if err := n.adopt(gctx); err != nil {
 			return fmt.Errorf("take over what an earlier start left: %w", err)
 		}
+		n.session.takenOver()
+		n.loops.session.Beat()
 		g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
 		g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
 		return n.ifAlive(gctx, "taking runs", n.reconcile(gctx))
 	})
 	err := g.Wait()
+	n.loops.rest()
 	n.runs.Wait()
 	if ctx.Err() != nil {
 		return nil // asked to stop
@@ -178,6 +193,7 @@ func (n *Node) ifAlive(ctx context.Context, what string, err error) error {
 
 // handle receives the server's events. It must not block.
 func (n *Node) handle(ctx context.Context, e server.Event) {
+	n.loops.session.Beat()
 	switch e.Kind {
 	case server.Synced:
 		n.session.now(true)

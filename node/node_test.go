@@ -16,6 +16,7 @@ import (
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
@@ -109,7 +110,7 @@ func (s *station) start() *running {
 		s.t.Fatal(err)
 	}
 	resolver := image.New(image.Options{Local: LocalImages(fakeImages{})})
-	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: fakeImages{}, Resolver: resolver, Log: log})
+	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: fakeImages{}, Resolver: resolver, Health: health.New(nil), Log: log})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -63,13 +63,20 @@ func (w *worklist) take() (every bool, tasks []int64) {
 func (n *Node) reconcile(ctx context.Context) error {
 	retry := backoff.New(backoff.Server)
 	for {
+		n.loops.reconcile.Rest()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-n.work.ready:
 		}
+		n.loops.reconcile.Beat()
 		every, tasks := n.work.take()
+		began := time.Now()
 		err := n.lookUp(ctx, every, tasks)
+		if every || err != nil {
+			n.metrics.Looked(time.Since(began), err)
+		}
+		n.loops.reconcile.Beat()
 		if err == nil {
 			retry.Reset()
 			continue
@@ -117,6 +124,7 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 	// The server lists the newest first; whoever came first is to go first.
 	for _, r := range slices.Backward(runs) {
+		n.loops.reconcile.Beat()
 		if r.FinishedAt != nil || r.OrganizationID != n.identity.OrganizationID {
 			continue
 		}
@@ -167,6 +175,7 @@ func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run)
 		if listed[a.id] || a.since.After(asked) {
 			continue
 		}
+		n.loops.reconcile.Beat()
 		r, err := n.api.Run(ctx, a.id)
 		if err != nil {
 			n.log.WarnContext(ctx, "could not ask for a run that is no longer listed as open", "run", a.id, "error", err)

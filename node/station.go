@@ -85,14 +85,14 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 }
 
 // state tells how far a run has come, in the administrator's words.
-func (s *adminView) state(rec *ledger.Record) admin.State {
+func (n *Node) state(rec *ledger.Record) admin.State {
 	switch rec.State {
 	case ledger.Received:
 		return admin.Queued
 	case ledger.Preparing:
 		return admin.Preparing
 	case ledger.Starting:
-		if a := s.activeRun(rec.RunID); a != nil && a.running.Load() {
+		if a := n.activeRun(rec.RunID); a != nil && a.running.Load() {
 			return admin.Running
 		}
 		return admin.Starting

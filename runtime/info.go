@@ -116,8 +116,10 @@ func (c *Client) probe(ctx context.Context) (notReady, err error) {
 				info.CgroupDriver = Systemd
 			}
 		}
-		c.log.Warn("the runtime does not tell its cgroup driver, assuming the likely one",
-			"runtime", info.Name, "version", info.Version, "driver", string(info.CgroupDriver))
+		if info.CgroupDriver != c.info.Load().CgroupDriver { // said once
+			c.log.Warn("the runtime does not tell its cgroup driver, assuming the likely one",
+				"runtime", info.Name, "version", info.Version, "driver", string(info.CgroupDriver))
+		}
 	default:
 		return nil, probeError(ctx, op, err)
 	}

@@ -17,6 +17,9 @@ type WatchOptions struct {
 	// runtime sends no events (default 1 s), and ever more rarely up to
 	// RelistMax (default 10 s) as long as it does.
 	RelistMin, RelistMax time.Duration
+	// Busy, if set, is told when the listing begins and when it has ended, so
+	// that one that never ends can be seen. It must return at once.
+	Busy func(bool)
 }
 
 // Watcher tells when containers end. The runtime's events wake it early; its
@@ -51,6 +54,9 @@ func NewWatcher(c *Client, labels map[string]string, o WatchOptions) *Watcher {
 		o.RelistMax = 10 * time.Second
 	}
 	o.RelistMax = max(o.RelistMin, o.RelistMax)
+	if o.Busy == nil {
+		o.Busy = func(bool) {}
+	}
 	labels = maps.Clone(labels)
 	return &Watcher{
 		c:       c,
@@ -234,6 +240,8 @@ func (w *Watcher) idle() bool {
 
 // scan wakes those whose container is not listed as running or about to.
 func (w *Watcher) scan(ctx context.Context) bool {
+	w.o.Busy(true)
+	defer w.o.Busy(false)
 	list, err := w.list(ctx)
 	if err != nil {
 		w.c.log.Debug("the containers could not be listed, trying again", "error", err)

@@ -263,6 +263,15 @@ const (
 	EventLost         EventType = "lost" // the journal had no room for earlier events
 )
 
+// EventTypes are the types of what happens in a node. EventLost is not one of
+// them: it happens to a reader.
+func EventTypes() []EventType {
+	return []EventType{
+		EventReceived, EventQueued, EventAdmitted, EventImage, EventStarted, EventRetried, EventOOM, EventTimeout, EventKilled,
+		EventUpdated, EventExited, EventDelivered, EventRemoved, EventConnected, EventDisconnected, EventPaused, EventResumed, EventGC,
+	}
+}
+
 // Event is something that happened in the node.
 type Event struct {
 	Time    time.Time `json:"time"`

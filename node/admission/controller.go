@@ -315,6 +315,13 @@ func (c *Controller) checkGrowth(r *run, old Request) error {
 // could not end without them. Resume ends that.
 func (c *Controller) Pause() { c.setPaused(true) }
 
+// Paused tells whether the controller is paused.
+func (c *Controller) Paused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pausing
+}
+
 // Resume ends a pause.
 func (c *Controller) Resume() { c.setPaused(false) }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/runtime"
@@ -31,6 +32,13 @@ var ErrRuntime = errors.New("the container runtime cannot be used")
 
 // endTime bounds what is done after the node was asked to stop.
 const endTime = 30 * time.Second
+
+const (
+	// askRuntimeEvery is how long the runtime's word on its readiness counts.
+	askRuntimeEvery = 5 * time.Second
+	// listAllowance is far more than a call to the runtime may take.
+	listAllowance = 5 * time.Minute
+)
 
 // Options come from the command line.
 type Options struct {
@@ -96,9 +104,11 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	resolver := newResolver(cfg, rt, o.Version)
 	defer func() { err = errors.Join(err, resolver.Close()) }()
+	monitor := health.New(nil)
+	monitor.Require("runtime", health.Cached(rt.Ready, askRuntimeEvery))
 	n, err := node.New(node.Options{
-		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Resolver: resolver,
-		Engine: engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, o.Log),
+		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Resolver: resolver, Health: monitor,
+		Engine: engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
 	})
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/proxy"
 	"github.com/v6node/v6node/runtime"
 )
@@ -61,11 +62,19 @@ type gateway struct {
 }
 
 // NewCRI makes an engine on a connected runtime. instance names this node
-// among all nodes that share the runtime; it is a short DNS label.
-func NewCRI(rt *runtime.Client, instance, handler string, log *slog.Logger) *CRI {
+// among all nodes that share the runtime; it is a short DNS label. The loop, which
+// may be nil, is Run's.
+func NewCRI(rt *runtime.Client, instance, handler string, loop *health.Loop, log *slog.Logger) *CRI {
+	busy := func(b bool) {
+		if b {
+			loop.Beat()
+		} else {
+			loop.Rest()
+		}
+	}
 	return &CRI{
 		rt: rt, instance: instance, handler: handler, log: log,
-		watcher:  runtime.NewWatcher(rt, map[string]string{LabelNode: instance}, runtime.WatchOptions{}),
+		watcher:  runtime.NewWatcher(rt, map[string]string{LabelNode: instance}, runtime.WatchOptions{Busy: busy}),
 		gateways: make(map[int64]*gateway),
 		groups:   make(map[int64]*runtime.Cgroup),
 	}
