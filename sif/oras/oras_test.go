@@ -368,3 +368,27 @@ func TestADownloadEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// FuzzManifest takes any text for an artifact's manifest. One that is accepted names a
+// digest and a size within the limit.
+func FuzzManifest(f *testing.F) {
+	layer := `{"mediaType":"` + LayerType + `","digest":"` + digestOf(nil) + `","size":5}`
+	for _, text := range []string{
+		`{"layers":[` + layer + `]}`, `{"layers":[` + layer + `,` + layer + `]}`, `{"layers":[]}`, `{}`, `[]`, ``,
+		strings.Replace(`{"layers":[`+layer+`]}`, `5`, `-5`, 1), strings.Replace(`{"layers":[`+layer+`]}`, `sha256:`, `sha256:../`, 1),
+		strings.Replace(`{"layers":[`+layer+`]}`, `"size":5`, `"size":1e30`, 1),
+	} {
+		f.Add([]byte(text))
+	}
+	c := New(Options{MaxBytes: 1 << 30})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var a Artifact
+		err := c.read(text, &a)
+		switch {
+		case err != nil && !errors.Is(err, ErrNotSIF) && !errors.Is(err, ErrTooLarge):
+			t.Errorf("unexpected kind of error: %v", err)
+		case err == nil && (!sha256Digest.MatchString(a.Digest) || a.Size <= 0 || a.Size > 1<<30):
+			t.Errorf("accepted: %+v", a)
+		}
+	})
+}

@@ -304,14 +304,22 @@ func TestServingEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// FuzzRequest sends any request. Without the login it gets nothing, and with it no more
+// than the image that is served.
 func FuzzRequest(f *testing.F) {
 	r := New(slog.New(slog.DiscardHandler))
 	s := newServed(f)
 	if _, err := r.Add("sif/a", "tag", s); err != nil {
 		f.Fatal(err)
 	}
-	f.Add("GET", "/v2/sif/a/manifests/tag", "bytes=0-1")
-	f.Add("HEAD", "/v2/sif/a/blobs/"+s.digest, "")
+	digest, content := s.anyBlob()
+	for _, path := range []string{"/v2/", "/v2/sif/a/manifests/tag", "/v2/sif/a/blobs/" + digest, "/v2/sif/a/blobs/../../../etc/passwd", "//v2//", "/v2/_catalog"} {
+		for _, rng := range []string{"", "bytes=0-1", "bytes=-1", "bytes=1-0", "bytes=0-,0-,0-", "bytes=9223372036854775807-", "bytes=0-0,-1"} {
+			f.Add("GET", path, rng)
+		}
+		f.Add("HEAD", path, "")
+		f.Add("PUT", path, "")
+	}
 	f.Fuzz(func(t *testing.T, method, path, rng string) {
 		req, err := http.NewRequest(method, "http://x/", nil)
 		if err != nil {
@@ -321,10 +329,29 @@ func FuzzRequest(f *testing.F) {
 		req.Header.Set("Range", rng)
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, req)
-		if w.Code != http.StatusUnauthorized {
+		if w.Code != http.StatusUnauthorized || bytes.Contains(w.Body.Bytes(), content[:32]) {
 			t.Errorf("without a login: %d", w.Code)
 		}
 		req.SetBasicAuth(r.Login())
-		r.ServeHTTP(httptest.NewRecorder(), req)
+		w = httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		body := w.Body.Bytes()
+		switch w.Code {
+		case http.StatusOK:
+			known := string(body) == "{}" || bytes.Equal(body, s.manifest) || len(body) == 0 && req.Method == http.MethodHead
+			for _, b := range s.blobs {
+				known = known || bytes.Equal(body, b)
+			}
+			if !known {
+				t.Errorf("%d bytes that are nothing of the image", len(body))
+			}
+		case http.StatusPartialContent: // several parts come with a header each
+			if len(body) > len(content)+len(rng)*1024 {
+				t.Errorf("%d bytes of a blob with %d", len(body), len(content))
+			}
+		case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestedRangeNotSatisfiable:
+		default:
+			t.Errorf("status %d", w.Code)
+		}
 	})
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // signable is an unsigned image with several objects.
-func signable(t *testing.T) string {
+func signable(t testing.TB) string {
 	t.Helper()
 	return siftest.Write(t,
 		siftest.Object{Type: apptainer.DataDeffile, Data: []byte("bootstrap: scratch\n")},
@@ -53,7 +53,7 @@ func verify(t *testing.T, path string, k *signature.Keys) ([]string, error) {
 	return signature.Verify(t.Context(), img.File(), img.Used(), k)
 }
 
-func keys(t *testing.T, files ...[]byte) *signature.Keys {
+func keys(t testing.TB, files ...[]byte) *signature.Keys {
 	t.Helper()
 	var paths []string
 	for _, b := range files {
@@ -93,7 +93,7 @@ type method struct {
 	public []byte
 }
 
-func methods(t *testing.T) []method {
+func methods(t testing.TB) []method {
 	e, pgp := siftest.PGP(t)
 	s, pem := siftest.Ed25519(t)
 	return []method{{"PGP", []integrity.SignerOpt{integrity.OptSignWithEntity(e)}, pgp}, {"DSSE", []integrity.SignerOpt{integrity.OptSignWithSigner(s)}, pem}}
@@ -419,16 +419,4 @@ func TestAnotherSetOfKeysHasAnotherID(t *testing.T) {
 	if both.ID() == keys(t, m[0].public).ID() {
 		t.Error("another set has the same ID")
 	}
-}
-
-func FuzzKeys(f *testing.F) {
-	_, pem := siftest.Ed25519(f)
-	_, pgp := siftest.PGP(f)
-	f.Add(pem)
-	f.Add(pgp)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if k, err := signature.Parse("x", b); (err == nil) != (k != nil) {
-			t.Errorf("%v, %v", k, err)
-		}
-	})
 }

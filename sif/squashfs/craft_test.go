@@ -17,6 +17,7 @@ type craft struct {
 	data                        []byte // behind the superblock
 	root                        uint64
 	ids                         int
+	xattrSets, xattrCount       int            // sets of attributes, all the same, and how many are in one; 0: 1 and 2
 	super                       func(b []byte) // changes the superblock at last
 }
 
@@ -133,9 +134,13 @@ func (c *craft) image() []byte {
 		at = len(out)
 		out = append(out, stored(c.xattrs)...)
 		set := len(out)
-		out = append(out, stored(raw(nil, uint64(0), uint32(2), uint32(len(c.xattrs))))...)
+		if c.xattrSets == 0 {
+			c.xattrSets, c.xattrCount = 1, 2
+		}
+		record := raw(nil, uint64(0), uint32(c.xattrCount), uint32(len(c.xattrs)))
+		out = append(out, stored(bytes.Repeat(record, c.xattrSets))...)
 		xattrs = uint64(len(out))
-		out = raw(out, uint64(at), uint32(1), uint32(0), uint64(set))
+		out = raw(out, uint64(at), uint32(c.xattrSets), uint32(0), uint64(set))
 	}
 	s := raw(nil, uint32(magic), uint32(1), uint32(0), uint32(4096), uint32(len(c.frags)/fragmentEntrySize), uint16(Gzip), uint16(12), uint16(0), uint16(c.ids),
 		uint16(4), uint16(0), c.root, uint64(len(out)), uint64(ids), xattrs, uint64(inodes), uint64(dirs), uint64(frags), noTable)
@@ -147,8 +152,10 @@ func (c *craft) image() []byte {
 }
 
 // readAll reads everything in an image.
-func readAll(img []byte, o Options) error {
-	fs, err := Open(bytes.NewReader(img), 0, int64(len(img)), o)
+func readAll(img []byte, o Options) error { return readFrom(bytes.NewReader(img), int64(len(img)), o) }
+
+func readFrom(r io.ReaderAt, size int64, o Options) error {
+	fs, err := Open(r, 0, size, o)
 	if err != nil {
 		return err
 	}

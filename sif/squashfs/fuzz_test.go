@@ -5,16 +5,35 @@ import (
 	"context"
 	"io"
 	"testing"
+
+	"github.com/v6node/v6node/sif/internal/fuzztest"
 )
 
 // tight limits keep one input of a fuzzer cheap; two workers keep the order in play.
-var tight = Options{Workers: 2, MaxEntries: 300, MaxBytes: 4 << 20, MaxDepth: 20, MetadataCache: 1, FragmentCache: 1, ReadAhead: 1}
+var tight = Options{Workers: 2, MaxEntries: 300, MaxBytes: 4 << 20, MaxDepth: 20, MaxXattrBytes: 4 << 10, MetadataCache: 1, FragmentCache: 1, ReadAhead: 1}
+
+const (
+	// tightMemory is what reading an image within these limits may allocate: buffers of
+	// 1 MiB for blocks and fragments, decoders, and a block of metadata for each few entries.
+	tightMemory = 96 << 20
+	// tightWork is what may be read: the content, and for each entry some metadata and at
+	// worst a fragment of its own.
+	tightWork = 4<<20 + 300*(1<<20+10*metaBlockSize)
+)
 
 func check(t *testing.T, err error) {
 	t.Helper()
 	if !expected(err) {
 		t.Fatalf("unexpected kind of error: %v", err)
 	}
+}
+
+// readTight reads everything in an image, and holds that to memory and work.
+func readTight(t *testing.T, img []byte) {
+	t.Helper()
+	fuzztest.Bounded(t, tightMemory, func() {
+		check(t, readFrom(fuzztest.NewReader(bytes.NewReader(img), tightWork), int64(len(img)), tight))
+	})
 }
 
 // FuzzSuperblock reads an image under any superblock.
@@ -33,7 +52,7 @@ func FuzzSuperblock(f *testing.F) {
 		}
 		img := bytes.Clone(rest)
 		copy(img[:superblockSize], super)
-		check(t, readAll(img, tight))
+		readTight(t, img)
 	})
 }
 
@@ -111,7 +130,7 @@ func FuzzInode(f *testing.F) {
 		c := &craft{inodes: inodes, root: uint64(root), data: make([]byte, 200)}
 		c.frags = raw(nil, uint64(superblockSize), uint32(100|blockUncompressed), uint32(0))
 		c.dirs = listing(named{"a", 0, typeFile}, named{"b", 40, typeSymlink}, named{"c", 67, typeFile})
-		check(t, readAll(c.image(), tight))
+		readTight(t, c.image())
 	})
 }
 
@@ -123,17 +142,22 @@ func FuzzXattr(f *testing.F) {
 		c := &craft{xattrs: append(xattrs, 0)}
 		ref := c.inode(typeFifo+extended, 0o644, 2, uint32(1), uint32(0))
 		c.root = c.dir(1, listing(named{"it", ref, typeFifo}))
-		check(t, readAll(c.image(), tight))
+		readTight(t, c.image())
 	})
 }
 
-// FuzzImage takes any bytes for an image.
+// FuzzImage takes any bytes for an image. What breaks the format on purpose is a seed too.
 func FuzzImage(f *testing.F) {
 	for _, img := range samples(f) {
 		f.Add(img)
 	}
+	for _, x := range hostileImages() {
+		if img := x.image(); len(img) < 64<<10 {
+			f.Add(img)
+		}
+	}
 	f.Fuzz(func(t *testing.T, img []byte) {
-		check(t, readAll(img, tight))
+		readTight(t, img)
 		fs, err := Open(bytes.NewReader(img), 0, int64(len(img)), tight)
 		if err != nil {
 			return
@@ -142,7 +166,7 @@ func FuzzImage(f *testing.F) {
 		if fs.Walk(context.Background(), func(e *Entry) error { paths = append(paths, e.Path); return nil }) != nil {
 			return
 		}
-		for _, p := range paths { // what Walk lists, Lookup finds
+		for _, p := range paths[:min(len(paths), 20)] { // what Walk lists, Lookup finds
 			e, err := fs.Lookup(context.Background(), p)
 			if err != nil {
 				t.Fatalf("%q: %v", p, err)
@@ -151,6 +175,49 @@ func FuzzImage(f *testing.F) {
 				_, err = fs.WriteFile(context.Background(), e, io.Discard)
 				check(t, err)
 			}
+		}
+	})
+}
+
+// FuzzBlock decompresses any bytes as one block, with every codec.
+func FuzzBlock(f *testing.F) {
+	kinds := []Compression{Gzip, LZO, XZ, LZ4, Zstd}
+	for i, name := range []string{"gzip", "lzo", "xz", "lz4", "zstd"} {
+		img := samples(f)["testdata/"+name+".squashfs"]
+		head := le.Uint16(img[le.Uint64(img[64:]):]) // the first block of inodes
+		if head&metaUncompressed != 0 {
+			f.Fatalf("%s: its inodes are not compressed", name)
+		}
+		block := img[le.Uint64(img[64:])+2:][:head]
+		f.Add(uint8(i), uint16(metaBlockSize), block)
+		f.Add(uint8(i), uint16(1), block)
+		f.Add(uint8(i), uint16(metaBlockSize), block[:len(block)-1])
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, room uint16, src []byte) {
+		const guard = 64
+		buf := bytes.Repeat([]byte{0xa5}, int(room)+guard)
+		var c codecs
+		fuzztest.Bounded(t, 32<<20, func() {
+			if err := c.init(kinds[int(kind)%len(kinds)], 4096); err != nil {
+				t.Fatal(err)
+			}
+			d := c.get()
+			before := bytes.Clone(src)
+			n, err := d.decode(buf[:room:room], src)
+			if err == nil && n > int(room) {
+				t.Fatalf("%d bytes in %d", n, room)
+			}
+			again := make([]byte, room)
+			m, err2 := d.decode(again, src) // a decoder is used for block after block
+			if (err == nil) != (err2 == nil) || err == nil && !bytes.Equal(buf[:n], again[:m]) {
+				t.Fatalf("%d bytes, %v; the second time %d bytes, %v", n, err, m, err2)
+			}
+			if !bytes.Equal(src, before) {
+				t.Fatal("the input was changed")
+			}
+		})
+		if !bytes.Equal(buf[room:], bytes.Repeat([]byte{0xa5}, guard)) {
+			t.Fatal("wrote past the buffer")
 		}
 	})
 }

@@ -12,7 +12,22 @@ import (
 	"testing"
 )
 
-func TestImagesThatBreakTheFormatAreRefusedByName(t *testing.T) {
+// hostile is an image that breaks the format, and what must be said of it.
+type hostile struct {
+	name  string
+	make  func(*craft)
+	kind  error
+	words string
+}
+
+func (x hostile) image() []byte {
+	c := &craft{data: make([]byte, 200)}
+	c.frags = raw(nil, uint64(superblockSize), uint32(100|blockUncompressed), uint32(0))
+	x.make(c)
+	return c.image()
+}
+
+func hostileImages() []hostile {
 	const outside = uint32(1 << 30)
 	dirOf := func(entries ...named) func(*craft) {
 		return func(c *craft) {
@@ -50,12 +65,7 @@ func TestImagesThatBreakTheFormatAreRefusedByName(t *testing.T) {
 			with(typeFifo, func(c *craft) uint64 { return c.inode(typeFifo+extended, 0o644, 2, uint32(1), id) })(c)
 		}
 	}
-	for _, x := range []struct {
-		name  string
-		make  func(*craft)
-		kind  error
-		words string
-	}{
+	return []hostile{
 		{"the name ..", dirOf(named{name: ".."}), ErrCorrupt, `".."`},
 		{"the name .", dirOf(named{name: "."}), ErrCorrupt, `"."`},
 		{"a slash in a name", dirOf(named{name: "a/../../b"}), ErrCorrupt, "slash"},
@@ -137,12 +147,13 @@ func TestImagesThatBreakTheFormatAreRefusedByName(t *testing.T) {
 		{"an attribute with a NUL byte in its name", attrs(raw(nil, uint16(0), uint16(2), "x\x00", uint32(0)), 0), ErrCorrupt, "NUL"},
 		{"an attribute kept outside the image", attrs(raw(nil, uint16(xattrOutOfLine), uint16(1), "x", uint32(8), uint64(1<<60)), 0), ErrCorrupt, "outside"},
 		{"attributes that are cut off", attrs(raw(nil, uint16(0), uint16(1)), 0), ErrCorrupt, ""},
-	} {
+	}
+}
+
+func TestImagesThatBreakTheFormatAreRefusedByName(t *testing.T) {
+	for _, x := range hostileImages() {
 		t.Run(x.name, func(t *testing.T) {
-			c := &craft{data: make([]byte, 200)}
-			c.frags = raw(nil, uint64(superblockSize), uint32(100|blockUncompressed), uint32(0))
-			x.make(c)
-			err := readAll(c.image(), Options{})
+			err := readAll(x.image(), Options{})
 			if !errors.Is(err, x.kind) {
 				t.Fatalf("error %v, want one of %v", err, x.kind)
 			}
@@ -220,6 +231,98 @@ func TestAMillionEmptyFilesNeedLittleMemory(t *testing.T) {
 	}
 	if err := readAll(img, Options{MaxEntries: 1_000_000}); !errors.Is(err, ErrLimit) {
 		t.Errorf("one path too many: error %v", err)
+	}
+}
+
+// live is what the heap holds, garbage left out.
+func live() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// deep gives the reference of a directory chain of almost 4096 bytes that ends in dir.
+func (c *craft) deep(number uint32, dir uint64) uint64 {
+	for i := range uint32(15) {
+		dir = c.dir(number+i, listing(named{strings.Repeat("d", 255), dir, typeDir}))
+	}
+	return dir
+}
+
+func TestNamesOfHardLinkedFilesTakeLittleMemory(t *testing.T) {
+	c := &craft{}
+	entries := make([]named, 100_000)
+	for i := range entries {
+		entries[i] = named{fmt.Sprintf("%07d", i), c.inode(typeFifo, 0o644, uint32(i+1000), uint32(2)), typeFifo}
+	}
+	c.root = c.deep(1, c.dir(999, listing(entries...)))
+	img := c.image()
+	fs, err := Open(bytes.NewReader(img), 0, int64(len(img)), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, last := live(), ""
+	if err := fs.Walk(t.Context(), func(e *Entry) error {
+		if last = e.Path; strings.HasSuffix(e.Path, "/0099999") {
+			if grown := live() - before; grown > 32<<20 { // their paths have 390 MB
+				t.Errorf("%d bytes are held", grown)
+			}
+		}
+		return nil
+	}); err != nil || !strings.HasSuffix(last, "/0099999") {
+		t.Fatalf("ended at %q, error %v", last, err)
+	}
+	if err := readAll(img, Options{MaxLinkBytes: 1 << 20}); !errors.Is(err, ErrLimit) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestDirectoriesOfHardLinkedFilesCountOnceEach(t *testing.T) {
+	c := &craft{}
+	entries := make([]named, 1000)
+	for i := range entries {
+		it := c.inode(typeFifo, 0o644, uint32(i+10_000), uint32(2))
+		entries[i] = named{fmt.Sprintf("%07d", i), c.dir(uint32(i+1000), listing(named{"it", it, typeFifo})), typeDir}
+	}
+	c.root = c.deep(1, c.dir(999, listing(entries...)))
+	img := c.image()
+	if err := readAll(img, Options{MaxLinkBytes: 5 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if err := readAll(img, Options{MaxLinkBytes: 3 << 20}); !errors.Is(err, ErrLimit) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestAttributesThatWaitForTheReaderTakeLittleMemory(t *testing.T) {
+	const value = 60_000
+	var xattrs []byte
+	for i := range 8 {
+		xattrs = raw(xattrs, uint16(0), uint16(1), string(rune('a'+i)), uint32(value), make([]byte, value))
+	}
+	c := &craft{xattrs: xattrs, xattrSets: 2, xattrCount: 8}
+	entries := make([]named, 2000)
+	for i := range entries {
+		// Every second one has another set, so that each has attributes of its own.
+		entries[i] = named{fmt.Sprintf("%07d", i), c.inode(typeFifo+extended, 0o644, uint32(i+10), uint32(1), uint32(i%2)), typeFifo}
+	}
+	c.root = c.dir(1, listing(entries...))
+	img := c.image()
+	fs, err := Open(bytes.NewReader(img), 0, int64(len(img)), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, n := live(), 0
+	if err := fs.Stream(t.Context(), func(e *Entry, _ *Content) error {
+		if n++; n%500 == 0 {
+			if grown := live() - before; grown > 32<<20 { // all of them have 960 MB
+				t.Errorf("%d bytes are held", grown)
+			}
+		}
+		return nil
+	}); err != nil || n != 2001 {
+		t.Fatalf("%d entries, error %v", n, err)
 	}
 }
 

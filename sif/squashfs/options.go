@@ -4,7 +4,8 @@ import "runtime"
 
 // Options bound what reading an image may cost. Zero values mean the defaults.
 type Options struct {
-	// Workers is how many goroutines decompress. Default: GOMAXPROCS.
+	// Workers is how many goroutines decompress, each with a block or three in memory.
+	// Default: GOMAXPROCS, and at most 32.
 	Workers int
 	// ReadAhead is how many bytes of decompressed file content may wait for the
 	// reader of a Stream. Default: 8 MiB, and never fewer than two blocks a worker.
@@ -27,10 +28,13 @@ type Options struct {
 	// MaxXattrBytes is how many bytes the names and values of one inode's extended
 	// attributes may have together. Default: 512 KiB.
 	MaxXattrBytes int
+	// MaxLinkBytes is how much memory the first names of files with hard links may take, which
+	// are kept until the end. Default: 64 MiB, enough for half a million such files.
+	MaxLinkBytes int
 }
 
 func (o Options) withDefaults() Options {
-	set(&o.Workers, runtime.GOMAXPROCS(0))
+	set(&o.Workers, min(runtime.GOMAXPROCS(0), 32))
 	set(&o.ReadAhead, 8<<20)
 	set(&o.FragmentCache, 8<<20)
 	set(&o.MetadataCache, 8<<20)
@@ -39,6 +43,7 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxDepth, 1024)
 	set(&o.MaxPath, 4096)
 	set(&o.MaxXattrBytes, 512<<10)
+	set(&o.MaxLinkBytes, 64<<20)
 	return o
 }
 

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Stream is Walk with the content of regular files: fn gets each entry and, for
@@ -137,6 +139,7 @@ type stream struct {
 	fs    *FS
 	ctx   context.Context
 	items chan item
+	room  *semaphore.Weighted // for what the entries among them point to
 	work  chan task
 	frags fragmentCache
 
@@ -162,8 +165,13 @@ type task interface {
 	run(src []byte, d decoder)
 }
 
-// itemQueue is how many entries and pieces may wait. They are small.
-const itemQueue = 1024
+const (
+	// itemQueue is how many entries and pieces may wait. They are small.
+	itemQueue = 1024
+	// entryBytes is how many bytes of paths and extended attributes may wait with them. The
+	// attributes of one file alone may have as many as MaxXattrBytes.
+	entryBytes = 4 << 20
+)
 
 func (f *FS) stream(ctx context.Context, walk func(context.Context, func(*Entry) error) error, fn func(*Entry, *Content) error) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -178,6 +186,7 @@ func (f *FS) stream(ctx context.Context, walk func(context.Context, func(*Entry)
 		fs:      f,
 		ctx:     ctx,
 		items:   make(chan item, itemQueue),
+		room:    semaphore.NewWeighted(entryBytes),
 		work:    make(chan task, most),
 		buffers: make(chan []byte, most),
 		most:    most,
@@ -233,6 +242,9 @@ func (s *stream) next() (item, error) {
 			}
 			return item{}, io.EOF
 		}
+		if it.entry != nil {
+			s.room.Release(it.entry.weight())
+		}
 		return it, it.err
 	case <-s.ctx.Done():
 		return item{}, s.ctx.Err()
@@ -257,8 +269,21 @@ func (s *stream) submit(t task) error {
 	}
 }
 
+// weight is how many of entryBytes an entry takes. A set of attributes counts for each of
+// the entries that share it.
+func (e *Entry) weight() int64 {
+	n := len(e.Path) + len(e.Target)
+	for _, x := range e.Xattrs {
+		n += len(x.Name) + len(x.Value)
+	}
+	return int64(min(n, entryBytes))
+}
+
 // produce queues one entry and its content.
 func (s *stream) produce(e *Entry) error {
+	if err := s.room.Acquire(s.ctx, e.weight()); err != nil {
+		return err
+	}
 	if err := s.send(item{entry: e}); err != nil {
 		return err
 	}

@@ -45,24 +45,39 @@ type walker struct {
 	bytes   int64
 	dirs    map[uint64]struct{}  // directories already met, by place
 	links   map[uint32]firstLink // inodes with more than one link, by number
+	kept    int                  // bytes that links take, about
 	xattrID uint32               // of the set in xattrs; many inodes in a row share one
 	xattrs  []Xattr
 }
 
+// firstLink is the first path of an inode. All those in a directory share its path.
 type firstLink struct {
-	path string
-	ref  uint64
+	dir, name string
+	ref       uint64
 }
+
+func (l firstLink) path() string { return join(l.dir, l.name) }
+
+// linkSize is about what a firstLink takes beside its texts.
+const linkSize = 64
 
 // level is a directory that is being read.
 type level struct {
 	path string
 	dir  *dirReader
+	kept bool // a firstLink has its path
+}
+
+func join(dir, name string) string {
+	if dir == "." {
+		return name
+	}
+	return dir + "/" + name
 }
 
 func (w *walker) run(ctx context.Context) error {
 	w.xattrID = noXattrs
-	root, err := w.visit(w.fs.super.rootInode, typeDir, ".")
+	root, err := w.visit(w.fs.super.rootInode, typeDir, nil, ".")
 	if err != nil {
 		return err
 	}
@@ -80,20 +95,16 @@ func (w *walker) run(ctx context.Context) error {
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		path := e.name
-		if len(stack) > 1 {
-			path = top.path + "/" + e.name
+		if n := len(top.path) + 1 + len(e.name); n > w.fs.opts.MaxPath {
+			return tooMuch("a path of %d bytes under %q; %d are allowed", n, brief(top.path), w.fs.opts.MaxPath)
 		}
-		if len(path) > w.fs.opts.MaxPath {
-			return tooMuch("a path of %d bytes under %q; %d are allowed", len(path), brief(top.path), w.fs.opts.MaxPath)
-		}
-		sub, err := w.visit(e.ref, e.kind, path)
+		sub, err := w.visit(e.ref, e.kind, top, e.name)
 		if err != nil {
 			return err
 		}
 		if sub != nil {
 			if len(stack) >= w.fs.opts.MaxDepth {
-				return tooMuch("%q lies more than %d directories deep", brief(path), w.fs.opts.MaxDepth)
+				return tooMuch("%q lies more than %d directories deep", brief(sub.path), w.fs.opts.MaxDepth)
 			}
 			stack = append(stack, *sub)
 		}
@@ -101,9 +112,13 @@ func (w *walker) run(ctx context.Context) error {
 	return nil
 }
 
-// visit reads one inode and hands it to fn. It opens the inode's listing when that
-// is a directory.
-func (w *walker) visit(ref uint64, kind uint16, path string) (*level, error) {
+// visit reads the inode of a name in a directory (nil for the root) and hands it to fn. It
+// opens the inode's listing when that is a directory.
+func (w *walker) visit(ref uint64, kind uint16, dir *level, name string) (*level, error) {
+	path := name
+	if dir != nil {
+		path = join(dir.path, name)
+	}
 	if w.entries++; w.entries > w.fs.opts.MaxEntries {
 		return nil, tooMuch("more than %d paths", w.fs.opts.MaxEntries)
 	}
@@ -132,11 +147,13 @@ func (w *walker) visit(ref uint64, kind uint16, path string) (*level, error) {
 		first, met := w.links[n.number]
 		switch {
 		case !met:
-			w.links[n.number] = firstLink{path, ref}
+			if err := w.keep(n.number, firstLink{dir.path, name, ref}, dir); err != nil {
+				return nil, err
+			}
 		case first.ref != ref:
-			return nil, corrupt("%q and %q: two inodes with the number %d", first.path, path, n.number)
+			return nil, corrupt("%q and %q: two inodes with the number %d", first.path(), path, n.number)
 		default:
-			e.LinkTo = first.path
+			e.LinkTo = first.path()
 		}
 	}
 	if n.kind == typeFile && e.LinkTo == "" {
@@ -151,11 +168,26 @@ func (w *walker) visit(ref uint64, kind uint16, path string) (*level, error) {
 	if n.kind != typeDir {
 		return nil, nil
 	}
-	dir, err := w.fs.openDir(n)
+	listing, err := w.fs.openDir(n)
 	if err != nil {
 		return nil, err
 	}
-	return &level{path, dir}, nil
+	return &level{path: path, dir: listing}, nil
+}
+
+// keep remembers the first link of an inode, within a limit: an image says for itself how
+// many links its files have.
+func (w *walker) keep(number uint32, l firstLink, dir *level) error {
+	w.kept += linkSize + len(l.name)
+	if !dir.kept {
+		dir.kept = true
+		w.kept += len(dir.path)
+	}
+	if w.kept > w.fs.opts.MaxLinkBytes {
+		return tooMuch("the names of files with hard links take more than %d bytes", w.fs.opts.MaxLinkBytes)
+	}
+	w.links[number] = l
+	return nil
 }
 
 func (f *FS) entry(n *inode, path string) *Entry {

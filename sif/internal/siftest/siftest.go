@@ -122,23 +122,45 @@ const OCIRunscript = "OCI_ENTRYPOINT='\"/bin/echo\"'\nOCI_CMD='\"hello\"'\n"
 // OCISIF makes an OCI-SIF. Layers are squashfs images or, with another media type, tars.
 func OCISIF(tb testing.TB, config string, layers ...Blob) string {
 	tb.Helper()
+	return WriteOCI(tb, OCIDocuments(tb, config, layers...), layers...)
+}
+
+// Documents are what describes the image in an OCI-SIF.
+type Documents struct{ Index, Manifest, Config []byte }
+
+// OCIDocuments makes the documents of an OCI-SIF.
+func OCIDocuments(tb testing.TB, config string, layers ...Blob) Documents {
+	tb.Helper()
 	cfg := Blob{"application/vnd.oci.image.config.v1+json", []byte(config)}
 	m := map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": cfg.Descriptor()}
 	var list []any
-	objects := []Object{}
 	for _, l := range layers {
 		list = append(list, l.Descriptor())
-		objects = append(objects, Object{Type: apptainer.DataOCIBlob, Data: l.Data})
 	}
 	m["layers"] = list
-	raw, err := json.Marshal(m)
+	manifest, err := json.Marshal(m)
 	try(tb, err)
-	manifest := Blob{"application/vnd.oci.image.manifest.v1+json", raw}
-	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []any{manifest.Descriptor()}})
+	return Documents{OCIIndex(tb, manifest), manifest, cfg.Data}
+}
+
+// OCIIndex makes the index for a manifest.
+func OCIIndex(tb testing.TB, manifest []byte) []byte {
+	tb.Helper()
+	d := Blob{"application/vnd.oci.image.manifest.v1+json", manifest}.Descriptor()
+	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []any{d}})
 	try(tb, err)
-	objects = append(objects, Object{Type: apptainer.DataOCIBlob, Data: cfg.Data}, Object{Type: apptainer.DataOCIBlob, Data: raw},
-		Object{Type: apptainer.DataOCIRootIndex, Data: index})
-	return Write(tb, objects...)
+	return index
+}
+
+// WriteOCI makes an OCI-SIF out of documents, whether they fit together or not.
+func WriteOCI(tb testing.TB, d Documents, layers ...Blob) string {
+	tb.Helper()
+	var objects []Object
+	for _, l := range layers {
+		objects = append(objects, Object{Type: apptainer.DataOCIBlob, Data: l.Data})
+	}
+	return Write(tb, append(objects, Object{Type: apptainer.DataOCIBlob, Data: d.Config}, Object{Type: apptainer.DataOCIBlob, Data: d.Manifest},
+		Object{Type: apptainer.DataOCIRootIndex, Data: d.Index})...)
 }
 
 // SquashfsLayer is the media type of OCI-SIF's layers.
