@@ -51,6 +51,7 @@ type nodeOptions struct {
 	// Endpoint of another runtime than the world's.
 	Endpoint string
 	Args     []string
+	Env      []string
 	// Sealed makes the collaboration an encrypted one.
 	Sealed bool
 }
@@ -128,7 +129,7 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	maps.Copy(extra, o.Extra)
 	spec := lab.NodeSpec{
 		Name: name, APIKey: w.server.AddNode(org, collab), Extra: extra,
-		Args: append([]string{"--log-level", "debug"}, o.Args...), Env: []string{"TMPDIR=" + w.tmp()}, Endpoint: o.Endpoint,
+		Args: append([]string{"--log-level", "debug"}, o.Args...), Env: append([]string{"TMPDIR=" + w.tmp()}, o.Env...), Endpoint: o.Endpoint,
 	}
 	if o.Sealed {
 		key, err := e2e.GeneratePrivateKey(2048)

@@ -168,6 +168,9 @@ func (n *Node) Run(ctx context.Context) error {
 		n.loops.session.Beat()
 		g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
 		g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
+		if n.cfg.Prometheus.Enabled {
+			g.Go(func() error { return n.ifAlive(gctx, "reporting to the server", n.reportMachine(gctx)) })
+		}
 		return n.ifAlive(gctx, "taking runs", n.reconcile(gctx))
 	})
 	err := g.Wait()

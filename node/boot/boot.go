@@ -22,6 +22,7 @@ import (
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/runtime"
 	"github.com/v6node/v6node/runtime/embedded"
@@ -105,7 +106,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	resolver := newResolver(cfg, rt, o.Version)
 	defer func() { err = errors.Join(err, resolver.Close()) }()
 	monitor := health.New(nil)
-	monitor.Require("runtime", health.Cached(rt.Ready, askRuntimeEvery))
+	monitor.Require("runtime", health.Cached(answers(rt.Ready), askRuntimeEvery))
 	n, err := node.New(node.Options{
 		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Resolver: resolver, Health: monitor,
 		Engine: engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
@@ -124,13 +125,38 @@ func Run(ctx context.Context, o Options) (err error) {
 		Version: o.Version, Server: cfg.Server.Base().String(), Managed: cfg.Runtime.Endpoint == "", Runtime: rt.Info,
 	})})
 	answering, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	var a errgroup.Group
-	a.Go(func() error { return served.Serve(answering, socket) })
+	working, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	beside := guarded{fail: fail}
 	defer func() {
 		hangUp()
-		err = errors.Join(err, a.Wait())
+		err = errors.Join(err, beside.g.Wait())
 	}()
-	return n.Run(ctx)
+	beside.serve(answering, "the administrator's socket", func(ctx context.Context) error { return served.Serve(ctx, socket) })
+	if !cfg.Metrics.IsZero() {
+		listener, err := metrics.Listen(cfg.Metrics)
+		if err != nil {
+			return err
+		}
+		o.Log.InfoContext(ctx, "metrics and health are served", "at", cfg.Metrics.String())
+		watched := metrics.NewServer(metrics.Options{Recorder: n.Recorder(), Source: n, Health: monitor, Version: o.Version, Log: o.Log})
+		beside.serve(answering, "the metrics", func(ctx context.Context) error { return watched.Serve(ctx, listener) })
+	}
+	if manager := systemd(monitor, n, o.Log); manager != nil {
+		beside.serve(answering, "the service manager's news", func(ctx context.Context) error { return manager.run(ctx, working.Done()) })
+	}
+	return n.Run(working)
+}
+
+// answers says it plainly when a runtime does not answer in time.
+func answers(ready func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := ready(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return errors.New("the container runtime does not answer: look at its log")
+		}
+		return err
+	}
 }
 
 func startManaged(ctx context.Context, o Options) (*embedded.Containerd, error) {

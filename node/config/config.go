@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/node/limits"
+	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	LogLevel   slog.Level
 	LogFormat  LogFormat
 	Prometheus Prometheus
+	Metrics    metrics.Address // where this machine's Prometheus asks; zero for nowhere
 
 	Runtime      Runtime
 	Proxy        Proxy

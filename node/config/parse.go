@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/v6node/v6node/node/metrics"
 )
 
 // Defaults that the reference node does not have.
@@ -69,6 +71,7 @@ func parse(name, abs string, data []byte) (*Config, *decoder) {
 	s.yesNo("run_context_file", &c.RunContextFile)
 	d.logging(s, c)
 	d.prometheus(s, c)
+	d.metrics(s, c)
 	d.runtime(s, c)
 	d.limits(s, c)
 	port := int64(c.Proxy.Port)
@@ -383,16 +386,30 @@ func are(words []string) string {
 }
 
 func (d *decoder) prometheus(s *section, c *Config) {
-	v, line := s.get("prometheus")
+	v, _ := s.get("prometheus")
 	p := d.section(v, "prometheus")
 	defer p.done()
 	p.yesNo("enabled", &c.Prometheus.Enabled)
 	seconds := int64(c.Prometheus.Interval / time.Second)
 	p.integer("report_interval_seconds", &seconds, 1, 86400)
 	c.Prometheus.Interval = time.Duration(seconds) * time.Second
-	if c.Prometheus.Enabled {
-		d.warn(line, "prometheus", "prometheus: not available in this version; no metrics are sent to the server")
+}
+
+func (d *decoder) metrics(s *section, c *Config) {
+	v, _ := s.get("metrics")
+	m := d.section(v, "metrics")
+	defer m.done()
+	text := ""
+	if !m.text("listen", &text) || text == "" {
+		return
 	}
+	at, _ := m.get("listen")
+	address, err := metrics.ParseAddress(text)
+	if err != nil {
+		d.fail(at.line, "metrics.listen", "metrics.listen: %v", err)
+		return
+	}
+	c.Metrics = address
 }
 
 func (d *decoder) runtime(s *section, c *Config) {

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/v6node/v6node/node/limits"
+	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
 )
 
@@ -65,6 +66,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		ShareConfig:  true, ShareAlgorithmLogs: false, RunContextFile: false,
 		LogLevel: slog.LevelDebug, LogFormat: LogText,
 		Prometheus: Prometheus{Enabled: true, Interval: 45 * time.Second},
+		Metrics:    address(t, "127.0.0.1:9464"),
 		Runtime:    Runtime{Endpoint: "unix:///run/containerd/containerd.sock", Handler: "runc"},
 		Proxy:      Proxy{Port: 8080},
 		Limits: Limits{Memory: 4 << 30, MemorySwap: 6 << 30, MemoryReservation: 512 << 20, CPUs: 1.5, CPUShares: 1024,
@@ -89,7 +91,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 	}
 
 	wantWarnings := []string{
-		"databases[1].mount_mode", "databases[2].uri", "logging", "prometheus", "vpn_subnet", "algorithm_device_requests",
+		"databases[1].mount_mode", "databases[2].uri", "logging", "vpn_subnet", "algorithm_device_requests",
 		"node_extra_env", "node_extra_mounts", "node_extra_hosts", "images", "debug", "ssh-tunnels", "whitelist", "docker_services",
 	}
 	var got []string
@@ -184,6 +186,8 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"unknown database key", minimal + "databases:\n  - label: a\n    uri: /a\n    type: csv\n    mount: ro", 7, `unknown key "databases[0].mount"`},
 		{"wrong type of a text", "server_url: 5\napi_key: k", 1, "server_url must be a text, not the number 5"},
 		{"wrong type of a number", minimal + "port: many", 3, `port must be a whole number from 1 to 65535, not the text "many"`},
+		{"metrics for others", minimal + "metrics: {listen: 0.0.0.0:9464}", 3, "metrics.listen: 0.0.0.0 can be reached from other machines"},
+		{"metrics nowhere", minimal + "metrics: {listen: 9464}", 3, "metrics.listen must be a text"},
 		{"out of range", minimal + "port: 70000", 3, "port must be a whole number"},
 		{"wrong type of a switch", minimal + "share_config: maybe", 3, `share_config must be true or false, not the text "maybe"`},
 		{"quoted switch", minimal + `share_config: "yes"`, 3, "share_config must be true or false"},
@@ -497,4 +501,13 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted a policy that is none: %v", err)
 		}
 	})
+}
+
+func address(t testing.TB, text string) metrics.Address {
+	t.Helper()
+	a, err := metrics.ParseAddress(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }

@@ -57,14 +57,15 @@ type API interface {
 	// while it works no other event is read, so it should only pass the event on. One Listen at
 	// a time.
 	Listen(ctx context.Context, handler func(ctx context.Context, e Event)) error
-	// EmitStatus, EmitLog and EmitNodeInfo announce things to the server, and through it to users
-	// and other nodes, in the order of the calls. They never block. What cannot be sent now is
-	// kept until the socket is back: the latest node info, the latest 10 000 status changes, and
-	// the latest 1 MiB of logs; how many were dropped is logged. Delivery is not certain: nothing
-	// may depend on it.
+	// EmitStatus, EmitLog, EmitNodeInfo and EmitNodeMetrics announce things to the server, and
+	// through it to users and other nodes, in the order of the calls. They never block. What cannot
+	// be sent now is kept until the socket is back: the latest node info and metrics, the latest
+	// 10 000 status changes, and the latest 1 MiB of logs; how many were dropped is logged.
+	// Delivery is not certain: nothing may depend on it.
 	EmitStatus(StatusChange)
 	EmitLog(LogChunk)
 	EmitNodeInfo(info map[string]any)
+	EmitNodeMetrics(metrics map[string]any)
 	// Upstream is the address of the server's REST API and the HTTP client for it, for the proxy.
 	// The client adds no credentials and follows no redirects.
 	Upstream() (*url.URL, *http.Client)

@@ -254,7 +254,7 @@ func (i item) event(self *Identity) (name string, payload any) {
 			"log":              i.log.Log,
 		}
 	default:
-		return "node_info_update", i.info
+		return i.kind.event(), i.body
 	}
 }
 

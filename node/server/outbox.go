@@ -20,7 +20,23 @@ type item struct {
 	seq    uint64
 	status *StatusChange
 	log    *LogChunk
-	info   json.RawMessage
+	// Else it is the latest of its kind.
+	kind latest
+	body json.RawMessage
+}
+
+// latest is a kind of item of which only the newest counts.
+type latest int
+
+const (
+	nodeInfo latest = iota
+	nodeMetrics
+	latestKinds
+)
+
+// event is the name under which the server knows it.
+func (k latest) event() string {
+	return [latestKinds]string{nodeInfo: "node_info_update", nodeMetrics: "node_metrics_update"}[k]
 }
 
 // outbox keeps what is to be sent over the socket until it can be. Putting never blocks.
@@ -29,7 +45,7 @@ type outbox struct {
 
 	mu       sync.Mutex
 	seq      uint64
-	info     *item // the latest only
+	latest   [latestKinds]*item
 	statuses []item
 	logs     []item
 	logBytes int
@@ -51,10 +67,10 @@ func (o *outbox) putStatus(s StatusChange) {
 	o.ring()
 }
 
-func (o *outbox) putInfo(info json.RawMessage) {
+func (o *outbox) putLatest(k latest, body json.RawMessage) {
 	o.mu.Lock()
 	o.seq++
-	o.info = &item{seq: o.seq, info: info}
+	o.latest[k] = &item{seq: o.seq, kind: k, body: body}
 	o.mu.Unlock()
 	o.ring()
 }
@@ -93,9 +109,11 @@ func (o *outbox) take() (item, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	const none = ^uint64(0)
-	info, status, log := none, none, none
-	if o.info != nil {
-		info = o.info.seq
+	status, log, newest, kind := none, none, none, nodeInfo
+	for k, i := range o.latest {
+		if i != nil && i.seq < newest {
+			newest, kind = i.seq, latest(k)
+		}
 	}
 	if len(o.statuses) > 0 {
 		status = o.statuses[0].seq
@@ -103,12 +121,12 @@ func (o *outbox) take() (item, bool) {
 	if len(o.logs) > 0 {
 		log = o.logs[0].seq
 	}
-	switch first := min(info, status, log); {
+	switch first := min(newest, status, log); {
 	case first == none:
 		return item{}, false
-	case first == info:
-		i := *o.info
-		o.info = nil
+	case first == newest:
+		i := *o.latest[kind]
+		o.latest[kind] = nil
 		return i, true
 	case first == status:
 		i := o.statuses[0]
@@ -130,8 +148,8 @@ func (o *outbox) back(i item) {
 	case i.log != nil:
 		o.logs = append([]item{i}, o.logs...)
 		o.logBytes += len(i.log.Log)
-	case o.info == nil: // else a newer one has come
-		o.info = &i
+	case o.latest[i.kind] == nil: // else a newer one has come
+		o.latest[i.kind] = &i
 	}
 	o.mu.Unlock()
 	o.ring()
@@ -160,11 +178,16 @@ func (v *V4) EmitStatus(s StatusChange) { v.out.putStatus(s) }
 func (v *V4) EmitLog(l LogChunk) { v.out.putLog(l) }
 
 // EmitNodeInfo implements API.
-func (v *V4) EmitNodeInfo(info map[string]any) {
-	b, err := json.Marshal(info) // now: the map is the caller's and may change
+func (v *V4) EmitNodeInfo(info map[string]any) { v.emitLatest(nodeInfo, info) }
+
+// EmitNodeMetrics implements API.
+func (v *V4) EmitNodeMetrics(m map[string]any) { v.emitLatest(nodeMetrics, m) }
+
+func (v *V4) emitLatest(k latest, m map[string]any) {
+	b, err := json.Marshal(m) // now: the map is the caller's and may change
 	if err != nil {
-		v.log.Error("the node info cannot be sent as JSON", "error", err)
+		v.log.Error("what the node tells of itself cannot be sent as JSON", "event", k.event(), "error", err)
 		return
 	}
-	v.out.putInfo(b)
+	v.out.putLatest(k, b)
 }

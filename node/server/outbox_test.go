@@ -91,7 +91,7 @@ func TestWhatCouldNotBeSentStaysFirst(t *testing.T) {
 	o := newOutbox()
 	o.putStatus(StatusChange{RunID: 1})
 	o.putLog(LogChunk{RunID: 2, Log: "l"})
-	o.putInfo(json.RawMessage(`{"n":1}`))
+	o.putLatest(nodeInfo, json.RawMessage(`{"n":1}`))
 	for range 3 {
 		first, _ := o.take()
 		o.back(first)
@@ -100,12 +100,12 @@ func TestWhatCouldNotBeSentStaysFirst(t *testing.T) {
 			t.Errorf("%+v came back as %+v", first, again)
 		}
 	}
-	o.putInfo(json.RawMessage(`{"n":1}`))
+	o.putLatest(nodeInfo, json.RawMessage(`{"n":1}`))
 	old, _ := o.take()
-	o.putInfo(json.RawMessage(`{"n":2}`))
+	o.putLatest(nodeInfo, json.RawMessage(`{"n":2}`))
 	o.back(old)
-	if i, _ := o.take(); string(i.info) != `{"n":2}` {
-		t.Errorf("an old node info replaces a newer one: %s", i.info)
+	if i, _ := o.take(); string(i.body) != `{"n":2}` {
+		t.Errorf("an old node info replaces a newer one: %s", i.body)
 	}
 	if rest := drain(o); len(rest) != 0 {
 		t.Errorf("left: %+v", rest)
