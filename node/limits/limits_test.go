@@ -147,7 +147,7 @@ func TestRulesChangeTheRunsThatTheyMatch(t *testing.T) {
 	} {
 		got, rules, err := s.Resolve(Request{
 			Image: c.image, OrganizationID: c.org, OrganizationName: func() (string, error) { return names[c.org], nil },
-			Digest:   func() (string, error) { return c.digest, nil },
+			Digest:   func() (string, string, error) { return c.digest, "", nil },
 			DigestOf: func(string) (string, error) { return "sha256:" + strings.Repeat("3", 64), nil },
 		})
 		if want := change(t, strings.Fields(c.want)...).Apply(Limits{}); err != nil || !reflect.DeepEqual(got, want) || !slices.Equal(rules, c.rules) {
@@ -167,12 +167,13 @@ func TestNothingIsAskedThatNoRuleNeeds(t *testing.T) {
 func TestWhatCannotBeFoundOutFailsTheRun(t *testing.T) {
 	gone := errors.New("gone")
 	ask := func() (string, error) { return "", gone }
+	askDigest := func() (string, string, error) { return "", "", gone }
 	for name, c := range map[string]struct {
 		rule Rule
 		q    Request
 		is   error
 	}{
-		"digest":          {rule(t, "sha256:"+strings.Repeat("1", 64), "", "pids=5"), Request{Image: "a/b", Digest: ask}, gone},
+		"digest":          {rule(t, "sha256:"+strings.Repeat("1", 64), "", "pids=5"), Request{Image: "a/b", Digest: askDigest}, gone},
 		"nobody to ask":   {rule(t, "sha256:"+strings.Repeat("1", 64), "", "pids=5"), Request{Image: "a/b"}, nil},
 		"name":            {rule(t, "", "hospital", "pids=5"), Request{Image: "a/b", OrganizationID: 3, OrganizationName: ask}, gone},
 		"nobody for name": {rule(t, "", "hospital", "pids=5"), Request{Image: "a/b", OrganizationID: 3}, nil},

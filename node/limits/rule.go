@@ -52,8 +52,8 @@ type Request struct {
 	OrganizationID int64  // that sent the task; 0 when unknown, which matches no rule
 	// OrganizationName finds the name of OrganizationID.
 	OrganizationName func() (string, error)
-	// Digest finds the digest of Image.
-	Digest func() (string, error)
+	// Digest finds the digest of Image, and of an oras:// image that of its file.
+	Digest func() (digest, file string, err error)
 	// DigestOf resolves an image that a rule names by tag.
 	DigestOf func(ref string) (string, error)
 }
@@ -87,18 +87,18 @@ func (r *Rule) matches(q *Request) (bool, error) {
 	if r.pattern == nil {
 		return true, nil
 	}
-	m, err := r.pattern.Match(q.Image, "", nil)
+	m, err := r.pattern.Match(q.Image, "", "", nil)
 	if err != nil || m != policy.Unsure {
 		return m == policy.Matches, err
 	}
 	if q.Digest == nil {
 		return false, errors.New("the digest of the image is not known")
 	}
-	digest, err := q.Digest()
+	digest, file, err := q.Digest()
 	if err != nil {
 		return false, err
 	}
-	m, err = r.pattern.Match(q.Image, digest, q.DigestOf)
+	m, err = r.pattern.Match(q.Image, digest, file, q.DigestOf)
 	return m == policy.Matches, err
 }
 

@@ -12,6 +12,8 @@ type Config struct {
 	//     "name:tag" that tag and whatever has the same digest, "name@sha256:..." that digest;
 	//   - else a regular expression (RE2) which must match a whole spelling of the image: its name without
 	//     tag (unless the expression itself speaks of tags or digests), name:tag, or name@sha256:....
+	// An entry is about SIF images exactly if it begins with sif: or oras://; a digest is that of an image, of a SIF
+	// file, or of the manifest of a SIF file in a registry.
 	AllowedAlgorithms []string
 	// AllowedUsers lists user ids ("12") or names. Users and organizations are alternatives: who is in
 	// either list may send tasks. Both empty means everyone.

@@ -10,7 +10,7 @@ import (
 
 // permits restates the meaning of one rule in the simplest way there is: list every text that stands for the
 // image, and look for the rule among them.
-func permits(rule, image, digest string) bool {
+func permits(rule, image, digest, file string) bool {
 	ref, err := imageref.Parse(image)
 	if err != nil || ref.Digest != "" && ref.Digest != digest {
 		return false
@@ -19,12 +19,12 @@ func permits(rule, image, digest string) bool {
 	var full []string
 	for _, name := range bare {
 		full = append(full, name+"@"+digest)
-		if ref.Digest == "" {
+		if ref.Digest == "" && ref.TagOrDefault() != "" {
 			full = append(full, name+":"+ref.TagOrDefault())
 		}
 	}
 	if !strings.ContainsAny(rule, `\^$*+?()[]{}|`) {
-		if rule == digest {
+		if rule == digest || ref.Scheme == imageref.ORAS && rule == file {
 			return true
 		}
 		want, err := imageref.Parse(rule)
@@ -36,11 +36,15 @@ func permits(rule, image, digest string) bool {
 		}
 		return slices.Contains(full, want.String())
 	}
+	scheme, rest := speaksOfScheme(rule)
+	if scheme != ref.Scheme {
+		return false
+	}
 	longest := regexp.MustCompile(rule)
 	longest.Longest()
 	matches := func(s string) bool { return longest.FindString(s) == s && longest.MatchString(s) }
 	if slices.ContainsFunc(full, matches) {
 		return true
 	}
-	return !speaksOfTags(rule) && slices.ContainsFunc(bare, matches)
+	return !speaksOfTags(rest) && slices.ContainsFunc(bare, matches)
 }

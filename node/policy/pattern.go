@@ -30,8 +30,8 @@ func CompilePattern(text string) (*Pattern, error) {
 }
 
 // Match compares an image, as a task names it, and the digest it resolved to,
-// "" while that is unknown. digestOf is as in Request.
-func (p *Pattern) Match(image, digest string, digestOf func(ref string) (string, error)) (Match, error) {
+// "" while that is unknown. file and digestOf are as in Request.
+func (p *Pattern) Match(image, digest, file string, digestOf func(ref string) (string, error)) (Match, error) {
 	ref, err := imageref.Parse(image)
 	if err != nil {
 		return Differs, fmt.Errorf("the image of the task cannot be used: %w", err)
@@ -39,7 +39,7 @@ func (p *Pattern) Match(image, digest string, digestOf func(ref string) (string,
 	if digest == "" {
 		digest = ref.Digest
 	}
-	v, err := p.rule.match(candidate{ref: ref, digest: digest, digestOf: digestOf})
+	v, err := p.rule.match(candidate{ref: ref, digest: digest, file: file, digestOf: digestOf})
 	switch {
 	case err != nil:
 		return Differs, err

@@ -77,6 +77,7 @@ func (p *Policy) AllowsEveryImage() bool { return len(p.rules) == 0 }
 type Request struct {
 	Image  string // as the task gives it
 	Digest string // what it resolved to; "" only for Possible
+	File   string // of an oras:// image the digest of the SIF file; else, and for Possible, ""
 
 	UserID         int64  // who sent the task; 0 when unknown, which matches nothing
 	UserName       string // "" where the server does not tell
@@ -105,13 +106,16 @@ func (p *Policy) Check(r Request) Decision {
 	if r.Digest == "" {
 		return refuse("The image %q has not been resolved to a digest, so it cannot be checked.", shorten(r.Image))
 	}
+	if ref, err := imageref.Parse(r.Image); err == nil && ref.Scheme == imageref.ORAS && r.File == "" {
+		return refuse("The file of the image %s has not been resolved to a digest, so it cannot be checked.", ref)
+	}
 	return p.decide(r)
 }
 
 // Possible decides before the image is looked up. A refusal is final; "allowed" means only that some digest
 // may be. The node asks this first, so that a task cannot make it contact a registry that no rule mentions.
 func (p *Policy) Possible(r Request) Decision {
-	r.Digest = ""
+	r.Digest, r.File = "", ""
 	return p.decide(r)
 }
 
@@ -120,7 +124,10 @@ func (p *Policy) decide(r Request) Decision {
 	if err != nil {
 		return refuse("The image of the task cannot be used: %v.", err)
 	}
-	c := candidate{ref: ref, digest: r.Digest, digestOf: r.DigestOf}
+	c := candidate{ref: ref, digest: r.Digest, file: r.File, digestOf: r.DigestOf}
+	if c.file != "" && !imageref.IsDigest(c.file) {
+		return refuse("The file of the image %s was resolved to %q, which is not a SHA-256 digest.", ref, shorten(c.file))
+	}
 	if c.digest != "" {
 		if !imageref.IsDigest(c.digest) {
 			return refuse("The image %s was resolved to %q, which is not a SHA-256 digest.", ref, shorten(c.digest))

@@ -99,6 +99,98 @@ func TestImagesAreDecidedByTheirCanonicalNameAndDigest(t *testing.T) {
 	}
 }
 
+func TestSIFImagesAndImagesOfRegistriesNeverShareARule(t *testing.T) {
+	for _, c := range []struct {
+		rule, image string
+		want        bool
+	}{
+		{"sif:tools/algo", "sif:tools/algo", true},
+		{"sif:tools/algo", "sif:tools/algo@" + digestA, true},
+		{"sif:tools/algo", "sif:tools/algo.sif", false},
+		{"sif:tools/algo", "sif:tools/algo2", false},
+		{"sif:algo@" + digestA, "sif:algo", true},
+		{"sif:algo@" + digestB, "sif:algo", false},
+		{"sif:other@" + digestA, "sif:algo", false},
+		{digestA, "sif:anything", true},
+		{digestB, "sif:anything", false},
+
+		{"oras://ghcr.io/org/algo", "oras://ghcr.io/org/algo:v3", true},
+		{"oras://ghcr.io/org/algo", "oras://GHCR.io/org/algo", true},
+		{"oras://ghcr.io/org/algo", "oras://ghcr.io/org/algo@" + digestA, true},
+		{"oras://ghcr.io/org/algo:v1", "oras://ghcr.io/org/algo:v1", true},
+		{"oras://ghcr.io/org/algo:v1", "oras://ghcr.io/org/algo:v2", false},
+		{"oras://ghcr.io/org/algo@" + digestA, "oras://ghcr.io/org/algo:v1", true}, // the artifact's manifest
+		{"oras://ghcr.io/org/algo@" + digestB, "oras://ghcr.io/org/algo:v1", false},
+		{digestA, "oras://ghcr.io/org/algo", true},
+		{digestB, "oras://ghcr.io/org/algo", true}, // the file
+		{digestB, "oras://ghcr.io/org/algo@" + digestA, true},
+
+		{"sif:.*", "sif:tools/algo", true},
+		{"^sif:tools/.*$", "sif:tools/algo", true},
+		{"(?i)^sif:TOOLS/.*$", "sif:tools/algo", true},
+		{"^(sif:a|sif:b)$", "sif:b", true},
+		{"^(?:sif:a|sif:b)$", "sif:c", false},
+		{"sif:algo(@" + digestA + ")?", "sif:algo", true},
+		{"sif:algo(@" + digestB + ")?", "sif:algo", false},
+		{`^oras://ghcr\.io/org/.*`, "oras://ghcr.io/org/algo:v1", true},
+		{`^oras://ghcr\.io/org/algo:v[0-9]+`, "oras://ghcr.io/org/algo:v12", true},
+		{`^oras://ghcr\.io/org/algo:v[0-9]+`, "oras://ghcr.io/org/algo:latest", false},
+
+		// Rules for registries allow no SIF image ...
+		{".*", "sif:a", false},
+		{".*", "oras://ghcr.io/org/algo", false},
+		{`.*/sif:.*`, "oras://ghcr.io/org/sif:v1", false},
+		{`.*ghcr\.io/org/.*`, "oras://ghcr.io/org/algo", false},
+		{"ghcr.io/org/algo", "oras://ghcr.io/org/algo", false},
+		{"sif", "sif:latest", false},
+		{"docker.io/library/sif:a", "sif:a", false},
+		{"algo", "sif:algo", false},
+		{"(.*:)?algo", "sif:algo", false},
+		// ... and rules for SIF images none of a registry, nor of the other kind.
+		{"sif:.*", "docker.io/library/sif:v1", false},
+		{"sif:.*", "sif", false},
+		{"sif:v1", "docker.io/library/sif:v1", false},
+		{"sif:.*", "oras://ghcr.io/org/algo", false},
+		{"sif:x|.*", "ghcr.io/org/algo", false},
+		{"sif:x|.*", "oras://ghcr.io/org/algo", false},
+		{"oras://.*", "sif:a", false},
+		{"oras://.*", "ghcr.io/org/algo", false},
+		{"oras://ghcr.io/org/algo", "ghcr.io/org/algo", false},
+	} {
+		p := compile(t, Config{AllowedAlgorithms: []string{c.rule}})
+		r := Request{Image: c.image, Digest: digestA}
+		if strings.HasPrefix(c.image, "oras:") {
+			r.File = digestB
+		}
+		d := p.Check(r)
+		if d.Allowed != c.want {
+			t.Errorf("rule %q, image %q: %+v", c.rule, c.image, d)
+		}
+		if d.Allowed && !p.Possible(r).Allowed {
+			t.Errorf("rule %q, image %q: allowed, yet called impossible", c.rule, c.image)
+		}
+	}
+	for _, mixed := range []string{`ghcr\.io/org/a|sif:b`, `(ghcr\.io/org/a|oras://ghcr.io/b)`, `(ghcr\.io/.*)|(?:sif:b)`} {
+		if _, err := New(Config{AllowedAlgorithms: []string{mixed}}); err == nil || !strings.Contains(err.Error(), "two entries") {
+			t.Errorf("%q: %v", mixed, err)
+		}
+	}
+}
+
+func TestASIFImageOfARegistryNeedsTheDigestOfItsFile(t *testing.T) {
+	p := compile(t, Config{AllowedAlgorithms: []string{digestB}})
+	if d := p.Check(Request{Image: "oras://ghcr.io/org/algo", Digest: digestA}); d.Allowed {
+		t.Errorf("allowed without it: %+v", d)
+	}
+	if d := p.Check(Request{Image: "oras://ghcr.io/org/algo", Digest: digestA, File: "sha256:x"}); d.Allowed {
+		t.Errorf("allowed with something else: %+v", d)
+	}
+	// By a digest alone it cannot be told before the look-up, even when the task names the artifact's.
+	if d := p.Possible(Request{Image: "oras://ghcr.io/org/algo@" + digestA}); !d.Allowed {
+		t.Errorf("%+v", d)
+	}
+}
+
 func TestAnImageThatNoDigestCouldAllowIsRefusedBeforeTheLookUp(t *testing.T) {
 	p := compile(t, Config{AllowedAlgorithms: []string{"ghcr.io/org/algo@" + digestA, `^quay\.io/x/y$`, "ghcr.io/org/b:v1"}})
 	for image, want := range map[string]bool{
@@ -238,6 +330,7 @@ func FuzzNothingIsAllowedWithoutAMatchingRule(f *testing.F) {
 	for _, s := range [][2]string{
 		{`^ghcr\.io/org/algo`, "ghcr.io/org/algo-evil"}, {"python", "docker.io/library/python"}, {digestA, "x@" + digestA},
 		{`ghcr\.io/org/algo(:v1)?`, "ghcr.io/org/algo:v2"}, {"ghcr.io/org/algo", "GHCR.IO/org/algo"}, {`(?i)x|y`, "y"}, {".*", "z"},
+		{"sif:a", "sif:a"}, {"sif:.*", "docker.io/library/sif:1"}, {`^oras://ghcr\.io/org/.*`, "oras://ghcr.io/org/a:v1"}, {digestB, "oras://ghcr.io/a"}, {".*", "sif:a"},
 	} {
 		f.Add(s[0], s[1])
 	}
@@ -247,6 +340,9 @@ func FuzzNothingIsAllowedWithoutAMatchingRule(f *testing.F) {
 			t.Fatal(err)
 		}
 		r := Request{Image: image, Digest: digestA}
+		if strings.HasPrefix(image, "oras://") {
+			r.File = digestB
+		}
 		if d := never.Check(r); d.Allowed {
 			t.Fatalf("%q allowed by nothing: %+v", image, d)
 		}
@@ -255,7 +351,7 @@ func FuzzNothingIsAllowedWithoutAMatchingRule(f *testing.F) {
 			return
 		}
 		d := p.Check(r)
-		if d.Allowed != permits(rule, image, digestA) {
+		if d.Allowed != permits(rule, image, digestA, digestB) {
 			t.Fatalf("rule %q, image %q: %+v", rule, image, d)
 		}
 		if d.Allowed && !p.Possible(r).Allowed {

@@ -24,6 +24,7 @@ const (
 type candidate struct {
 	ref      imageref.Reference
 	digest   string                       // "" while unknown
+	file     string                       // of an oras:// image the digest of the SIF file; "" while unknown
 	digestOf func(string) (string, error) // may be nil
 }
 
@@ -41,7 +42,7 @@ func compileRule(text string) (rule, error) {
 	case len(text) > maxRule:
 		return rule{}, fmt.Errorf("the entry has %d characters, more than %d; split it", len(text), maxRule)
 	case imageref.IsDigest(text):
-		return rule{text, func(c candidate) (verdict, error) { return known(c, func() bool { return c.digest == text }), nil }}, nil
+		return rule{text, func(c candidate) (verdict, error) { return c.has(text), nil }}, nil
 	case strings.ContainsAny(text, `\^$*+?()[]{}|`):
 		return compileExpression(text)
 	}
@@ -59,6 +60,17 @@ func known(c candidate, same func() bool) verdict {
 		return perhaps
 	case same():
 		return yes
+	}
+	return no
+}
+
+// has applies an entry that is a digest: of the image, or of the SIF file that an artifact in a registry holds.
+func (c candidate) has(digest string) verdict {
+	switch {
+	case c.digest == digest, c.file == digest:
+		return yes
+	case c.digest == "", c.ref.Scheme == imageref.ORAS && c.file == "":
+		return perhaps
 	}
 	return no
 }
@@ -99,14 +111,21 @@ func compileExpression(text string) (rule, error) {
 	if err != nil {
 		return rule{}, fmt.Errorf("%q cannot be used as a regular expression: %w", text, err)
 	}
-	tags := speaksOfTags(text)
+	scheme, rest := speaksOfScheme(text)
+	if scheme == imageref.Container && otherSchemes.MatchString(text) {
+		return rule{}, fmt.Errorf("%q is about SIF images and others in one expression, which must begin with sif: or oras:// to be about SIF images; write two entries", text)
+	}
+	tags := speaksOfTags(rest)
 	return rule{text, func(c candidate) (verdict, error) {
+		if c.ref.Scheme != scheme {
+			return no, nil
+		}
 		for _, name := range c.ref.Spellings() {
 			if !tags && whole.MatchString(name) {
 				return yes, nil
 			}
 			// A tag beside a digest is never looked at by a runtime, so it proves nothing.
-			if c.ref.Digest == "" && whole.MatchString(name+":"+c.ref.TagOrDefault()) {
+			if tag := c.ref.TagOrDefault(); tag != "" && c.ref.Digest == "" && whole.MatchString(name+":"+tag) {
 				return yes, nil
 			}
 			if c.digest != "" && whole.MatchString(name+"@"+c.digest) {
@@ -118,6 +137,26 @@ func compileExpression(text string) (rule, error) {
 		}
 		return no, nil
 	}}, nil
+}
+
+var (
+	// opening is what may stand before the first character of what an expression matches.
+	opening = regexp.MustCompile(`\A(?:\^|\\A|\(\?[a-zA-Z-]+\)|\((?:\?(?:[a-zA-Z-]*:|P?<\w+>))?)*`)
+	// otherSchemes is a scheme at the beginning of an alternative.
+	otherSchemes = regexp.MustCompile(`[|(^](?:\?[a-zA-Z-]*:)?(?:sif:|oras:)`)
+)
+
+// speaksOfScheme tells which kind of image an expression is about: SIF images only if it begins with their scheme, so
+// that ".*" or ".*/sif:.*", meant for registries, allows no file, and "sif:.*" no image of a registry. rest is the
+// expression without its schemes.
+func speaksOfScheme(text string) (_ imageref.Scheme, rest string) {
+	body := text[len(opening.FindString(text)):]
+	for _, s := range []imageref.Scheme{imageref.SIF, imageref.ORAS} {
+		if strings.HasPrefix(body, s.Prefix()) {
+			return s, strings.ReplaceAll(text, s.Prefix(), "")
+		}
+	}
+	return imageref.Container, text
 }
 
 // speaksOfTags reports whether an expression mentions a tag or digest separator. Such an expression

@@ -32,6 +32,17 @@ func TestEverySpellingOfAnImageHasOneCanonicalForm(t *testing.T) {
 		"ghcr.io:443/org/algo":                  "ghcr.io:443/org/algo:latest",
 		"docker.io/ghcr.io/org/algo":            "docker.io/ghcr.io/org/algo:latest",
 		"harbor2.vantage6.ai/algorithms/basics": "harbor2.vantage6.ai/algorithms/basics:latest",
+		"sif":                                   "docker.io/library/sif:latest",
+		"docker.io/library/sif:1.0":             "docker.io/library/sif:1.0",
+		"sif:1.0":                               "sif:1.0",
+		"sif:tools/Algo_1.sif":                  "sif:tools/Algo_1.sif",
+		"sif:algo@" + digestA:                   "sif:algo@" + digestA,
+		"oras://ghcr.io/org/algo":               "oras://ghcr.io/org/algo:latest",
+		"oras://GHCR.io/org/algo:v1":            "oras://ghcr.io/org/algo:v1",
+		"oras://ghcr.io/org/algo:v1@" + digestA: "oras://ghcr.io/org/algo@" + digestA,
+		"oras://127.0.0.1:5000/algo":            "oras://127.0.0.1:5000/algo:latest",
+		"oras://docker.io/org/algo:v1":          "oras://docker.io/org/algo:v1",
+		"oras://index.docker.io/org/algo:v1":    "oras://docker.io/org/algo:v1",
 	} {
 		r, err := Parse(in)
 		if err != nil {
@@ -54,6 +65,8 @@ func TestWhatCouldBeReadInTwoWaysIsRefused(t *testing.T) {
 		"ghcr.io/org/algo@SHA256:" + strings.Repeat("a", 64),
 		"ghcr.io/org/algo@sha256:" + strings.Repeat("A", 64),
 		"ghcr.io/org/algo@sha512:" + strings.Repeat("a", 128),
+		"sif:", "sif:/etc/passwd", "sif:../x", "sif:a/../b", "sif:a//b", "sif:.hidden", "sif:-x", "sif:a@sha256:1", "sif:a:b", "SIF:a", "sif://a/b",
+		"oras:", "oras://", "oras://org/algo", "oras:/ghcr.io/org/algo", "oras://ghcr.io", "oras://ghcr.io/Org/algo", "ORAS://ghcr.io/org/algo", "oras://ghcr.io/../x",
 		strings.Repeat("a", 64), strings.Repeat("a", 500), "ghcr.io?x/org", "ghcr.io#x/org", "gһcr.io/org/algo",
 	} {
 		if r, err := Parse(in); !errors.Is(err, ErrInvalid) {
@@ -99,4 +112,33 @@ func FuzzParseIsStable(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestSchemesNeverShareAName(t *testing.T) {
+	for _, in := range []string{"sif", "docker.io/library/sif:1.0", "index.docker.io/sif", "docker.io/sif:x", "oras", "ghcr.io/org/sif:1.0"} {
+		r, err := Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Scheme != Container {
+			t.Errorf("Parse(%q) has the scheme %q", in, r.Scheme)
+		}
+		for _, s := range r.Spellings() {
+			if again, err := Parse(s + ":1.0"); err != nil || again.Name() != r.Name() || again.Scheme != Container {
+				t.Errorf("%s is spelled %q, which with a tag is read as %v (%v)", in, s, again, err)
+			}
+		}
+	}
+	for _, in := range []string{"sif:docker.io/library/python", "oras://docker.io/library/python"} {
+		r, err := Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Spellings(); len(got) != 1 || got[0] != in || r.Scheme == Container {
+			t.Errorf("%s: %q, %+v", in, got, r)
+		}
+	}
+	if r, err := Parse("oras://ghcr.io/org/algo"); err != nil || r.Tag != "" || r.Repository() != "ghcr.io/org/algo" || r.Pin(digestA) != "oras://ghcr.io/org/algo@"+digestA {
+		t.Errorf("%+v, %v", r, err)
+	}
 }
