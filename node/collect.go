@@ -80,14 +80,15 @@ func (s *adminView) discard(r *admin.GCReport, item admin.GCItem, remove func() 
 func (n *Node) imagesOfRuns() (used map[string]time.Time, needed map[string]bool, err error) {
 	used, needed = make(map[string]time.Time), make(map[string]bool)
 	err = n.ledger.Each(func(r *ledger.Record) error {
-		if r.Pinned == "" {
+		name := r.ImageAtRuntime()
+		if name == "" {
 			return nil
 		}
 		if r.State != ledger.Done {
-			needed[r.Pinned] = true
+			needed[name] = true
 		}
-		if r.FinishedAt.After(used[r.Pinned]) || used[r.Pinned].IsZero() {
-			used[r.Pinned] = r.FinishedAt
+		if r.FinishedAt.After(used[name]) || used[name].IsZero() {
+			used[name] = r.FinishedAt
 		}
 		return nil
 	})

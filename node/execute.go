@@ -177,10 +177,11 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	spec := n.engineSpec(rec, ws)
 	p := prepared{spec: spec}
 	var token string
-	var img *runtime.Image
+	var resolved image.Resolved
+	var img *image.Provided
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) { token, err = n.register(gctx, r); return err })
-	g.Go(func() (err error) { p.pinned, img, err = n.ensureImage(gctx, r); return err })
+	g.Go(func() (err error) { resolved, img, err = n.ensureImage(gctx, a, r); return err })
 	g.Go(func() (err error) {
 		p.sandbox, err = n.engine.Open(gctx, spec)
 		return asStart(gctx, err)
@@ -188,7 +189,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if uid, known := userOf(img); known {
+	if uid, known := userOf(img.Image); known {
 		if err := ws.CheckAccess(uid); err != nil {
 			return nil, err
 		}
@@ -199,7 +200,8 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if p.inputUse, err = ws.OutputUse(0); err != nil {
 		return nil, err
 	}
-	spec.Image = p.pinned
+	p.pinned = resolved.Pinned
+	spec.Image, spec.ImageName, spec.ImageFile = img.Name, resolved.Pinned, resolved.File
 	g, gctx = errgroup.WithContext(ctx)
 	g.Go(func() error { return n.openGateway(gctx, rec, p.sandbox, token) })
 	g.Go(func() (err error) {
@@ -365,50 +367,21 @@ func (n *Node) possible(ctx context.Context, r *server.Run) error {
 	if err := image.Check(r.Image); err != nil {
 		return err
 	}
-	if d := n.policy.Possible(n.policyRequest(ctx, r, "")); !d.Allowed {
+	if d := n.policy.Possible(n.policyRequest(ctx, r, image.Resolved{})); !d.Allowed {
 		return refuse(ReasonPolicy, errors.New(d.Reason))
 	}
 	return nil
 }
 
-func (n *Node) policyRequest(ctx context.Context, r *server.Run, digest string) policy.Request {
+func (n *Node) policyRequest(ctx context.Context, r *server.Run, resolved image.Resolved) policy.Request {
 	return policy.Request{
-		Image: r.Image, Digest: digest, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID,
+		Image: r.Image, Digest: resolved.Digest, File: resolved.File, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID,
 		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
 		DigestOf: func(ref string) (string, error) {
 			resolved, err := n.resolver.Resolve(ctx, ref)
 			return resolved.Digest, err
 		},
 	}
-}
-
-// ensureImage resolves the image once, decides on the digest, and fetches it
-// where the runtime lacks it. What it returns names exactly that digest.
-func (n *Node) ensureImage(ctx context.Context, r *server.Run) (pinned string, img *runtime.Image, err error) {
-	resolved, err := n.resolver.Resolve(ctx, r.Image)
-	if err != nil {
-		return "", nil, err
-	}
-	if d := n.policy.Check(n.policyRequest(ctx, r, resolved.Digest)); !d.Allowed {
-		return "", nil, refuse(ReasonPolicy, errors.New(d.Reason))
-	}
-	// From here on the image is this run's, and no collection takes it.
-	if _, err := n.ledger.Update(r.ID, func(l *ledger.Record) error { l.Pinned = resolved.Pinned; return nil }); err != nil {
-		return "", nil, fmt.Errorf("write down the image: %w", err)
-	}
-	img, err = n.images.Image(ctx, resolved.Pinned)
-	if err == nil && !n.policy.RequirePull() {
-		return resolved.Pinned, img, nil
-	} else if err != nil && !errors.Is(err, runtime.ErrImageNotFound) {
-		return "", nil, fmt.Errorf("look for the image %s: %w", resolved.Pinned, err)
-	}
-	began := time.Now()
-	img, err = n.images.PullImage(ctx, resolved.Pinned, n.resolver.Auth(r.Image), runtime.PullOptions{})
-	if err != nil {
-		return "", nil, err // says what was pulled
-	}
-	n.log.InfoContext(ctx, "image fetched", "run", r.ID, "image", resolved.Pinned, "bytes", img.Size, "took", time.Since(began).Round(time.Millisecond))
-	return resolved.Pinned, img, nil
 }
 
 // openGateway serves the run's own view of the server inside its sandbox.

@@ -28,8 +28,11 @@ func (n *Node) limitsFor(ctx context.Context, r *server.Run) (limits.Limits, err
 	l, _, err := set.Resolve(limits.Request{
 		Image: r.Image, OrganizationID: r.InitOrganizationID,
 		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
-		Digest:           func() (string, error) { return digestOf(r.Image) },
-		DigestOf:         digestOf,
+		Digest: func() (digest, file string, err error) {
+			resolved, err := n.resolver.Resolve(ctx, r.Image)
+			return resolved.Digest, resolved.File, err
+		},
+		DigestOf: digestOf,
 	})
 	var unresolved *image.Error
 	if err != nil && !errors.As(err, &unresolved) {

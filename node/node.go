@@ -37,7 +37,7 @@ type Options struct {
 	API      server.API
 	Engine   engine.Engine
 	Images   Images
-	Resolver *image.Resolver
+	Resolver image.Source
 	// Health learns of the node's loops and conditions.
 	Health *health.Monitor
 	Log    *slog.Logger
@@ -49,7 +49,7 @@ type Node struct {
 	api      server.API
 	engine   engine.Engine
 	images   Images
-	resolver *image.Resolver
+	resolver image.Source
 	log      *slog.Logger
 
 	policy *policy.Policy
@@ -95,8 +95,10 @@ type activeRun struct {
 	cancel            context.CancelCauseFunc
 	// running is set while the algorithm runs; ran ends when it no longer does.
 	running atomic.Bool
-	ran     context.Context
-	ended   context.CancelFunc
+	// doing is what is being done for its image, while that takes long.
+	doing atomic.Pointer[image.Progress]
+	ran   context.Context
+	ended context.CancelFunc
 }
 
 // New makes a node. Run starts it, Close releases its ledger.

@@ -109,7 +109,7 @@ func (s *station) start() *running {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	resolver := image.New(image.Options{Local: LocalImages(fakeImages{})})
+	resolver := image.New(image.Options{Local: LocalImages(fakeImages{}), RequirePull: cfg.Policies.RequirePull})
 	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: fakeImages{}, Resolver: resolver, Health: health.New(nil), Log: log})
 	if err != nil {
 		s.t.Fatal(err)

@@ -111,7 +111,11 @@ func classify(err error) outcome {
 		reason = ReasonLimit
 	case errors.Is(err, engine.ErrVanished):
 		reason = ReasonVanished
-	case errors.Is(err, image.ErrNotFound), errors.Is(err, image.ErrWrongPlatform), errors.Is(err, image.ErrInvalid),
+	case errors.Is(err, image.ErrSignature):
+		reason = ReasonPolicy
+	case errors.Is(err, image.ErrConversion):
+		reason = ReasonStart
+	case errors.Is(err, image.ErrNotFound), errors.Is(err, image.ErrWrongPlatform), errors.Is(err, image.ErrInvalid), errors.Is(err, image.ErrChanged),
 		errors.Is(err, runtime.ErrImageNotFound), errors.Is(err, runtime.ErrWrongPlatform):
 		reason = ReasonNoImage
 	case errors.Is(err, image.ErrDenied), errors.Is(err, image.ErrUnreachable),

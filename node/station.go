@@ -73,8 +73,13 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 	r := &admin.Run{
 		ID: rec.RunID, Task: rec.TaskID, Job: rec.JobID, Parent: rec.ParentID,
 		Organization: rec.InitOrganizationID, User: rec.InitUserID,
-		Image: rec.Image, Pinned: rec.Pinned, State: s.state(rec), Attempt: rec.Attempt, KillWanted: rec.KillWanted,
+		Image: rec.Image, Pinned: rec.Pinned, File: rec.File, State: s.state(rec), Attempt: rec.Attempt, KillWanted: rec.KillWanted,
 		ReceivedAt: rec.ReceivedAt, StartedAt: rec.StartedAt, FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
+	}
+	if a := s.activeRun(rec.RunID); a != nil && r.State == admin.Preparing {
+		if p := a.doing.Load(); p != nil {
+			r.Doing = &admin.ImageProgress{Doing: p.Doing, Done: p.Done, Total: p.Total}
+		}
 	}
 	if rec.State.Final() {
 		r.Outcome = &admin.Outcome{

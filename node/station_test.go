@@ -138,7 +138,7 @@ func TestAnAdministratorSeesAndKillsARun(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(kinds, " "); got != "received queued admitted started updated killed exited delivered removed" {
+	if got := strings.Join(kinds, " "); got != "received queued admitted image started updated killed exited delivered removed" {
 		t.Errorf("events: %s", got)
 	}
 }

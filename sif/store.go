@@ -35,8 +35,9 @@ type Options struct {
 	MaxImageBytes int64
 	// Keys, if set, are the keys of which one must have signed every image.
 	Keys *signature.Keys
-	// Login gives the credentials for a registry; "" and "" is none. May be nil.
-	Login func(registry string) (username, password string)
+	// Login gives the credentials for a repository of a registry; "" and "" is none. May be
+	// nil.
+	Login func(registry, repository string) (username, password string)
 	// ORAS has the other options for registries; its Login and MaxBytes are not used.
 	ORAS oras.Options
 	// Listen is the loopback address of the registry that runtimes pull from. Default:

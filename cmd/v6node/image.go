@@ -101,9 +101,9 @@ func openImage(c *cli.Context, p *progressLine) (*sif.Opened, error) {
 	})
 }
 
-// dockerLogin finds the login that docker, podman or apptainer has left for a registry.
-func dockerLogin(registry string) (username, password string) {
-	r, err := name.NewRegistry(registry)
+// dockerLogin finds the login that docker, podman or apptainer has left for a repository.
+func dockerLogin(registry, repository string) (username, password string) {
+	r, err := name.NewRepository(registry + "/" + repository)
 	if err != nil {
 		return "", ""
 	}

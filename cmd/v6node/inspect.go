@@ -77,6 +77,7 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 	d.optional("user", number(in.User))
 	d.entry("image", in.Image)
 	d.optional("pinned", in.Pinned)
+	d.optional("SIF file", in.File)
 	d.optional("attempt", number(int64(in.Attempt)))
 	d.optional("received", stamp(in.ReceivedAt))
 	d.optional("started", stamp(in.StartedAt))

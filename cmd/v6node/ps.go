@@ -101,7 +101,7 @@ func status(r *admin.Run, now time.Time) string {
 	case admin.Queued:
 		return "Queued " + since(r.ReceivedAt) + ending
 	case admin.Preparing:
-		return "Preparing" + ending
+		return "Preparing" + imageProgress(r.Doing) + ending
 	case admin.Starting:
 		return "Starting" + ending
 	case admin.Running:
@@ -126,6 +126,17 @@ func status(r *admin.Run, now time.Time) string {
 		text += ", delivering"
 	}
 	return text
+}
+
+// imageProgress says how far a run's image is: " (converting, 40%)".
+func imageProgress(p *admin.ImageProgress) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Total > 0:
+		return fmt.Sprintf(" (%s, %d%%)", p.Doing, min(100*p.Done/p.Total, 100))
+	}
+	return fmt.Sprintf(" (%s, %s)", p.Doing, humanSize(p.Done))
 }
 
 // runFilter makes a condition of --filter's values.

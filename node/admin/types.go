@@ -35,9 +35,12 @@ type Run struct {
 	User             int64  `json:"user,omitempty"` // who sent the task
 
 	Image  string `json:"image"`            // as the task names it
-	Pinned string `json:"pinned,omitempty"` // repository@digest
+	Pinned string `json:"pinned,omitempty"` // repository@digest; of a SIF file sif:name@digest
+	File   string `json:"file,omitempty"`   // digest of the SIF file of an oras:// image
 
 	State State `json:"state"`
+	// Doing is what is being done for the image of a run that is prepared.
+	Doing *ImageProgress `json:"doing,omitempty"`
 	// Attempt rises when a start that did not reach the algorithm is repeated.
 	Attempt    uint32 `json:"attempt,omitempty"`
 	KillWanted bool   `json:"kill_wanted,omitempty"`
@@ -49,6 +52,13 @@ type Run struct {
 
 	// Outcome is there once it is decided.
 	Outcome *Outcome `json:"outcome,omitempty"`
+}
+
+// ImageProgress is how far an image is. Total is 0 where it is not known.
+type ImageProgress struct {
+	Doing string `json:"doing"` // reading, downloading, verifying, converting, pulling
+	Done  int64  `json:"done"`
+	Total int64  `json:"total,omitempty"`
 }
 
 // Outcome is how a run ended.

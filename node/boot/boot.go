@@ -22,6 +22,7 @@ import (
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/runtime"
@@ -105,11 +106,18 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	resolver := newResolver(cfg, rt, o.Version)
 	defer func() { err = errors.Join(err, resolver.Close()) }()
+	store, err := openSIF(ctx, cfg, o.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	files := image.NewSIF(image.SIFOptions{Store: store})
 	monitor := health.New(nil)
 	monitor.Require("runtime", health.Cached(answers(rt.Ready), askRuntimeEvery))
 	n, err := node.New(node.Options{
-		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Resolver: resolver, Health: monitor,
-		Engine: engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
+		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Health: monitor,
+		Resolver: image.Schemes{imageref.Container: resolver, imageref.SIF: files, imageref.ORAS: files},
+		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
 	})
 	if err != nil {
 		return err
@@ -207,11 +215,15 @@ func BundleDirs(named string) []string {
 }
 
 func newResolver(cfg *config.Config, rt *runtime.Client, version string) *image.Resolver {
-	logins := make([]image.Login, len(cfg.Registries))
-	for i, r := range cfg.Registries {
-		logins[i] = image.Login{Registry: r.Registry, Username: r.Username, Password: r.Password.Reveal()}
-	}
 	return image.New(image.Options{
-		Logins: logins, Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + version,
+		Logins: logins(cfg), Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + version,
 	})
+}
+
+func logins(cfg *config.Config) []image.Login {
+	out := make([]image.Login, len(cfg.Registries))
+	for i, r := range cfg.Registries {
+		out[i] = image.Login{Registry: r.Registry, Username: r.Username, Password: r.Password.Reveal()}
+	}
+	return out
 }

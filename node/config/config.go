@@ -28,6 +28,7 @@ type Config struct {
 	Encryption Encryption
 	Policies   policy.Config
 	Registries []Registry
+	SIF        SIF
 
 	AlgorithmEnv       Env
 	ShareConfig        bool // tell the server about policies and databases

@@ -74,6 +74,7 @@ func parse(name, abs string, data []byte) (*Config, *decoder) {
 	d.metrics(s, c)
 	d.runtime(s, c)
 	d.limits(s, c)
+	d.sif(s, c)
 	port := int64(c.Proxy.Port)
 	s.integer("proxy_port", &port, 1, 65535)
 	c.Proxy.Port = int(port)

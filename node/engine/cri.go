@@ -32,6 +32,13 @@ const (
 	LabelAttempt = "ai.vantage6.attempt"
 )
 
+// Annotations of a container: which image it runs, by the node's name, and the
+// digest of the file where the name has that of an artifact.
+const (
+	AnnotationImage = "ai.vantage6.image"
+	AnnotationFile  = "ai.vantage6.image.file"
+)
+
 // Namespace is the pod namespace that crictl shows.
 const Namespace = "vantage6"
 
@@ -106,6 +113,17 @@ func (e *CRI) labels(s *Spec) map[string]string {
 		LabelOrg:     strconv.FormatInt(s.OrganizationID, 10),
 		LabelAttempt: strconv.FormatUint(uint64(s.Attempt), 10),
 	}
+}
+
+func imageAnnotations(s *Spec) map[string]string {
+	out := make(map[string]string)
+	if s.ImageName != "" {
+		out[AnnotationImage] = s.ImageName
+	}
+	if s.ImageFile != "" {
+		out[AnnotationFile] = s.ImageFile
+	}
+	return out
 }
 
 // cgroup returns the run's one cgroup object.
@@ -257,15 +275,16 @@ func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, er
 	}
 	// As with the sandbox: not given up half-way.
 	id, err := e.rt.CreateContainer(context.WithoutCancel(ctx), sandboxID, &runtime.ContainerSpec{
-		Name:      containerName,
-		Attempt:   s.Attempt,
-		Image:     s.Image,
-		Env:       s.Env,
-		Mounts:    s.Mounts,
-		LogPath:   s.LogName,
-		Labels:    e.labels(s),
-		Resources: s.Resources,
-		Devices:   s.Devices,
+		Name:        containerName,
+		Attempt:     s.Attempt,
+		Image:       s.Image,
+		Env:         s.Env,
+		Mounts:      s.Mounts,
+		LogPath:     s.LogName,
+		Labels:      e.labels(s),
+		Resources:   s.Resources,
+		Devices:     s.Devices,
+		Annotations: imageAnnotations(s),
 	}, e.sandboxSpec(s))
 	if err != nil {
 		return "", fmt.Errorf("create the container of run %d: %w", s.RunID, err)

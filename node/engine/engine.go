@@ -36,8 +36,11 @@ type Spec struct {
 	RunID, TaskID, JobID, OrganizationID int64
 	// Attempt distinguishes the sandboxes of one run; it rises with each try.
 	Attempt uint32
-	// Image is a reference by digest that the runtime has.
-	Image  string
+	// Image is what the runtime calls the image, by a digest. ImageName is what
+	// the node calls it, and ImageFile the digest of the SIF file of an oras://
+	// image: they are for people who look at the container.
+	Image, ImageName, ImageFile string
+
 	Env    []runtime.EnvVar
 	Mounts []runtime.Mount
 	// LogDir is a directory of this run; LogName the file in it.

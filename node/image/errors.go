@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Kinds of failure, for errors.Is. Every error of Resolve is one of them, or the caller's own context error.
+// Kinds of failure, for errors.Is. Every error of a Source's Resolve is one of them, or the caller's own context error.
 var (
 	// ErrInvalid: the text is no image reference, or what the registry holds is no container image.
 	ErrInvalid = errors.New("invalid image")
@@ -23,6 +23,12 @@ var (
 	ErrUnreachable = errors.New("registry cannot be reached")
 	// ErrWrongPlatform: the image exists, but not for this machine.
 	ErrWrongPlatform = errors.New("image is not for this platform")
+	// ErrSignature: a signature is required, and the image's is missing or not accepted.
+	ErrSignature = errors.New("signature of the image is not accepted")
+	// ErrChanged: the image's file changed while it was read.
+	ErrChanged = errors.New("image changed meanwhile")
+	// ErrConversion: this machine could not convert the image.
+	ErrConversion = errors.New("image could not be converted")
 )
 
 // errClosed is the reason after Close.
@@ -33,9 +39,14 @@ type Error struct {
 	Ref   string // the image as asked for
 	Kind  error  // one of the kinds above
 	Cause error  // what was found; may be nil
+
+	text string // the sentence, where it is not made of the above
 }
 
 func (e *Error) Error() string {
+	if e.text != "" {
+		return e.text
+	}
 	what := map[error]string{
 		ErrInvalid:       "cannot be used as a container image",
 		ErrNotFound:      "does not exist at its registry",

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// maxBody bounds every answer of a registry. Manifests and configurations have kilobytes; 4 MiB is what registries
+// maxBody bounds the answers of a registry. Manifests and configurations have kilobytes; 4 MiB is what registries
 // accept at most.
 const maxBody = 4 << 20
 
@@ -18,6 +18,7 @@ const maxBody = 4 << 20
 type guard struct {
 	inner    http.RoundTripper
 	loopback bool // the registry is on this machine
+	whole    bool // answers may have any length
 }
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -31,6 +32,9 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := g.inner.RoundTrip(req)
 	if err != nil {
 		return nil, err
+	}
+	if g.whole {
+		return resp, nil
 	}
 	resp.Body = &bounded{ReadCloser: resp.Body, left: maxBody}
 	return resp, nil

@@ -58,7 +58,7 @@ func (r *Resolver) Auth(ref string) *runtime.Auth {
 	if err != nil {
 		return nil
 	}
-	l, ok := r.logins.find(parsed.Name())
+	l, ok := r.logins.find(parsed.Repository())
 	if !ok {
 		return nil
 	}

@@ -2,8 +2,10 @@ package image
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
-	"runtime"
+	goruntime "runtime"
 	"sync"
 	"time"
 
@@ -11,6 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/v6node/v6node/node/image/imageref"
+	"github.com/v6node/v6node/runtime"
+	"github.com/v6node/v6node/sif"
 )
 
 // Defaults of Options.
@@ -30,7 +34,8 @@ type Options struct {
 	// Local lets a reference by digest be resolved without the network, and one by tag when RequirePull is
 	// false and its registry does not give it. nil means that the runtime has nothing.
 	Local LocalFunc
-	// RequirePull refuses local images for references by tag: the registry must answer.
+	// RequirePull refuses local images for references by tag: the registry must answer. Provide then pulls also what
+	// the runtime has.
 	RequirePull bool
 	// Timeout bounds one look-up, retries included. Default 30 s.
 	Timeout time.Duration
@@ -48,13 +53,16 @@ type Options struct {
 // Resolved is what a reference means.
 type Resolved struct {
 	Reference  string // as asked
-	Repository string // canonical name without tag: "docker.io/library/python"
-	Digest     string // "sha256:..." of the image or index
-	Pinned     string // Repository@Digest: what is checked, pulled, started and recorded
+	Repository string // canonical name without tag: "docker.io/library/python", "sif:algo"
+	Digest     string // "sha256:..." of the image or index; of the file of a sif: image; of the manifest of an oras:// one
+	Pinned     string // Repository@Digest: what is checked, provided and recorded
+	File       string // of an oras:// image the digest of the SIF file
 	Local      bool   // from the runtime, without asking the registry
+
+	found sif.Resolved // what a SIF image's store knows
 }
 
-// Resolver resolves references. It is safe for concurrent use: callers that ask for the same image at the same time
+// Resolver is the source of the images of registries. It is safe for concurrent use: callers that ask for the same image at the same time
 // share one look-up, and one that gives up does not disturb the others. Whoever makes one closes it.
 type Resolver struct {
 	local       LocalFunc
@@ -100,7 +108,7 @@ func New(o Options) *Resolver {
 		o.OS = "linux"
 	}
 	if o.Architecture == "" {
-		o.Architecture = runtime.GOARCH
+		o.Architecture = goruntime.GOARCH
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "v6node"
@@ -146,6 +154,9 @@ func (r *Resolver) Resolve(ctx context.Context, ref string) (Resolved, error) {
 		return Resolved{}, err
 	}
 	parsed, err := parse(ref)
+	if err == nil && parsed.Scheme != imageref.Container {
+		err = &Error{Ref: parsed.String(), Kind: ErrInvalid}
+	}
 	if err != nil {
 		return Resolved{}, err
 	}
@@ -180,6 +191,24 @@ func parse(ref string) (imageref.Reference, error) {
 		return parsed, &Error{Ref: short(ref), Kind: ErrInvalid, Cause: err}
 	}
 	return parsed, nil
+}
+
+// Provide implements Source.
+func (r *Resolver) Provide(ctx context.Context, res Resolved, o Provision) (*Provided, error) {
+	if err := o.Named(res.Pinned); err != nil {
+		return nil, err
+	}
+	img, err := o.Store.Image(ctx, res.Pinned)
+	switch {
+	case err == nil && !r.requirePull:
+		return &Provided{Name: res.Pinned, Image: img}, nil
+	case err != nil && !errors.Is(err, runtime.ErrImageNotFound):
+		return nil, fmt.Errorf("look for the image %s: %w", res.Pinned, err)
+	}
+	if img, err = o.Store.PullImage(ctx, res.Pinned, r.Auth(res.Reference), pullOptions(o)); err != nil {
+		return nil, err // says what was pulled
+	}
+	return &Provided{Name: res.Pinned, Image: img, Fetched: true}, nil
 }
 
 // join returns a cached answer (and no flight), or the flight to wait for, which it starts if there is none.

@@ -41,7 +41,10 @@ type Record struct {
 	InitOrganizationID int64  `json:"init_organization_id"`
 	InitUserID         int64  `json:"init_user_id,omitempty"`
 	Image              string `json:"image"`            // as the task names it
-	Pinned             string `json:"pinned,omitempty"` // repository@digest that runs
+	Pinned             string `json:"pinned,omitempty"` // repository@digest that runs; of a SIF file sif:name@digest
+	File               string `json:"file,omitempty"`   // digest of the SIF file of an oras:// image
+	// RuntimeImage is what the runtime calls the image, where that is not Pinned.
+	RuntimeImage string `json:"runtime_image,omitempty"`
 
 	State   State  `json:"state"`
 	Attempt uint32 `json:"attempt"`
@@ -73,4 +76,12 @@ type Record struct {
 	StartedAt   time.Time `json:"started_at,omitzero"`
 	FinishedAt  time.Time `json:"finished_at,omitzero"`
 	DeliveredAt time.Time `json:"delivered_at,omitzero"`
+}
+
+// ImageAtRuntime is what the runtime calls the run's image, "" before it is known.
+func (r *Record) ImageAtRuntime() string {
+	if r.RuntimeImage != "" {
+		return r.RuntimeImage
+	}
+	return r.Pinned
 }

@@ -32,10 +32,11 @@ var sha256Digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 // Options of a client.
 type Options struct {
-	// Login gives the credentials for a registry; "" and "" is none. May be nil.
-	Login func(registry string) (username, password string)
-	// Transport makes the requests. Default: http.DefaultTransport.
-	Transport http.RoundTripper
+	// Login gives the credentials for a repository of a registry; "" and "" is none. May be nil.
+	Login func(registry, repository string) (username, password string)
+	// Transport gives what makes the requests to a registry, and to where it redirects.
+	// Default: http.DefaultTransport.
+	Transport func(registry string) http.RoundTripper
 	// MaxBytes is how large a file may be. Default: 256 GiB.
 	MaxBytes int64
 	// Stall is how long a download may bring nothing before it is tried again.
@@ -52,7 +53,7 @@ type Client struct{ o Options }
 // New makes a client.
 func New(o Options) *Client {
 	if o.Transport == nil {
-		o.Transport = http.DefaultTransport
+		o.Transport = func(string) http.RoundTripper { return http.DefaultTransport }
 	}
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 256 << 30
@@ -158,11 +159,11 @@ func (c *Client) open(ctx context.Context, r reference.Reference) (*session, err
 	}
 	auth := authn.Anonymous
 	if c.o.Login != nil {
-		if user, password := c.o.Login(r.Registry); user != "" || password != "" {
+		if user, password := c.o.Login(r.Registry, r.Repository); user != "" || password != "" {
 			auth = authn.FromConfig(authn.AuthConfig{Username: user, Password: password})
 		}
 	}
-	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.o.Transport, []string{repo.Scope(transport.PullScope)})
+	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.o.Transport(r.Registry), []string{repo.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, kindOf(err)
 	}

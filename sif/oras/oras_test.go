@@ -339,7 +339,7 @@ func TestTheLoginGoesToItsRegistryAndNowhereElse(t *testing.T) {
 	if _, err := New(Options{}).Resolve(t.Context(), u.ref(t, ":1.0")); !errors.Is(err, ErrDenied) {
 		t.Errorf("without a login: %v", err)
 	}
-	c := New(Options{Login: func(registry string) (string, string) {
+	c := New(Options{Login: func(registry, _ string) (string, string) {
 		if registry != strings.TrimPrefix(u.URL, "http://") {
 			t.Errorf("asked for %s", registry)
 		}

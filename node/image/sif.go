@@ -1,0 +1,181 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/v6node/v6node/node/image/imageref"
+	"github.com/v6node/v6node/runtime"
+	"github.com/v6node/v6node/sif"
+	"github.com/v6node/v6node/sif/oras"
+)
+
+// SIFOptions of a SIF source.
+type SIFOptions struct {
+	// Store has the SIF images. It must have been made with the Login and the Transport of this package.
+	Store *sif.Store
+	// Timeout bounds a look-up in a registry. Default 30 s.
+	Timeout time.Duration
+}
+
+// SIF is the source of images in SIF files, of this machine and of registries: the runtime pulls what they are
+// converted to from the store's own registry. An image that the runtime holds is neither converted nor pulled.
+type SIF struct{ o SIFOptions }
+
+// NewSIF makes a source. The store is closed by whoever made it.
+func NewSIF(o SIFOptions) *SIF {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	return &SIF{o}
+}
+
+// Resolve implements Source.
+func (s *SIF) Resolve(ctx context.Context, ref string) (Resolved, error) {
+	parsed, err := parse(ref)
+	if err != nil {
+		return Resolved{}, err
+	}
+	lookUp, cancel := ctx, context.CancelFunc(func() {})
+	if parsed.Scheme == imageref.ORAS { // reading a large file of this machine for the first time may take longer
+		lookUp, cancel = context.WithTimeout(ctx, s.o.Timeout)
+	}
+	defer cancel()
+	found, err := s.o.Store.Resolve(lookUp, parsed.String(), nil)
+	if err != nil {
+		return Resolved{}, sifError(ctx, ref, err)
+	}
+	r := Resolved{Reference: ref, Repository: parsed.Name(), Digest: found.Digest, found: found}
+	if parsed.Scheme == imageref.ORAS {
+		_, r.Digest, _ = strings.Cut(found.Canonical, "@")
+		r.File = found.Digest
+	}
+	r.Pinned = parsed.Pin(r.Digest)
+	return r, nil
+}
+
+// Provide implements Source.
+func (s *SIF) Provide(ctx context.Context, r Resolved, o Provision) (*Provided, error) {
+	progress := func(p sif.Progress) {
+		if o.Progress != nil {
+			o.Progress(Progress{string(p.Stage), p.Done, p.Total})
+		}
+	}
+	began, converting := time.Now(), false
+	ready, err := s.o.Store.Ensure(ctx, r.found, func(p sif.Progress) {
+		if !converting && p.Stage == sif.Converting {
+			began, converting = time.Now(), true
+		}
+		progress(p)
+	})
+	if o.Converted != nil && converting && (err == nil || ctx.Err() == nil) {
+		o.Converted(r.found.Size, time.Since(began), err)
+	}
+	if err != nil {
+		return nil, sifError(ctx, r.Reference, err)
+	}
+	p, err := s.provide(ctx, r, ready, o, progress)
+	if err = errors.Join(err, ready.Release()); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (s *SIF) provide(ctx context.Context, r Resolved, ready *sif.Pull, o Provision, progress func(sif.Progress)) (*Provided, error) {
+	// By its ID the runtime has the image whatever the port of the store's registry was when it was pulled.
+	p := &Provided{Name: ready.ImageID, Converted: ready.Converted, Signers: ready.Signers}
+	if err := o.Named(p.Name); err != nil {
+		return nil, err
+	}
+	img, err := o.Store.Image(ctx, p.Name)
+	if err == nil {
+		p.Image = img
+		return p, nil
+	}
+	if !errors.Is(err, runtime.ErrImageNotFound) {
+		return nil, fmt.Errorf("look for the image %s: %w", r.Pinned, err)
+	}
+	if err := ready.Prepare(ctx, progress); err != nil {
+		return nil, sifError(ctx, r.Reference, err)
+	}
+	auth := &runtime.Auth{Username: ready.Username, Password: ready.Password}
+	if _, err := o.Store.PullImage(ctx, ready.Reference, auth, pullOptions(o)); err != nil {
+		return nil, fmt.Errorf("give the converted image %s to the runtime: %w", r.Pinned, err)
+	}
+	if p.Image, err = o.Store.Image(ctx, p.Name); err != nil {
+		return nil, fmt.Errorf("look for the converted image %s: %w", r.Pinned, err)
+	}
+	p.Fetched = true
+	return p, nil
+}
+
+// pullOptions passes the progress of a pull on.
+func pullOptions(o Provision) runtime.PullOptions {
+	if o.Progress == nil {
+		return runtime.PullOptions{}
+	}
+	return runtime.PullOptions{Progress: func(n uint64) { o.Progress(Progress{Doing: "pulling", Done: int64(n)}) }}
+}
+
+// SIFLogin gives a store the logins of registries. A login for a path is sent for the repositories below it only.
+func SIFLogin(ls []Login) func(registry, repository string) (username, password string) {
+	return func(registry, repository string) (string, string) {
+		if registry == "index.docker.io" {
+			registry = "docker.io"
+		}
+		l, _ := logins(ls).find(strings.ToLower(registry) + "/" + repository)
+		return l.Username, l.Password
+	}
+}
+
+// SIFTransport gives a store a way to registries that keeps to the rules of this package: HTTPS, except on this
+// machine, and no redirects to services of this machine. What is downloaded is bounded by the store.
+func SIFTransport() func(registry string) http.RoundTripper {
+	inner := newTransport()
+	return func(registry string) http.RoundTripper {
+		return guard{inner: inner, loopback: isLoopback(registry), whole: true}
+	}
+}
+
+// sifKinds is the one table from the kinds of failure of SIF images to those of images, with what to do.
+var sifKinds = []struct {
+	from, kind error
+	do         string
+}{
+	{sif.ErrSignature, ErrSignature, "sign it with a key that this node trusts, or ask the node's administrator"},
+	{sif.ErrChanged, ErrChanged, "send the task again when the file is complete"},
+	{sif.ErrInvalid, ErrInvalid, "check the name"},
+	{sif.ErrNotFound, ErrNotFound, "check the name, and ask the node's administrator which images there are"},
+	{sif.ErrDenied, ErrDenied, "check the name, and the login in docker_registries"},
+	{sif.ErrUnreachable, ErrUnreachable, "check the network and the registry, then try again"},
+	{sif.ErrPlatform, ErrWrongPlatform, "build it for this platform too"},
+	{sif.ErrUnusable, ErrInvalid, "build it anew as an ordinary SIF image"},
+}
+
+// sifError turns a failure of the store into an Error. What is neither the image's nor a registry's fault is this
+// machine's.
+func sifError(ctx context.Context, ref string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e := &Error{Ref: short(ref), Kind: ErrConversion, Cause: err}
+	do := "ask the node's administrator to look at the node's log and its disk"
+	for _, k := range sifKinds {
+		if errors.Is(err, k.from) {
+			e.Kind, do = k.kind, k.do
+			break
+		}
+	}
+	switch {
+	case errors.Is(err, oras.ErrTooLarge):
+		do = "make it smaller, or ask the node's administrator to raise sif.max_image_size"
+	case errors.Is(err, oras.ErrNotSIF):
+		do = "check the name"
+	}
+	e.text = fmt.Sprintf("%v; %s", err, do)
+	return e
+}
