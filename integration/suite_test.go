@@ -21,6 +21,7 @@ func suite() []scenario {
 		sandboxScenarios(),
 		proxyScenarios(),
 		policyScenarios(),
+		sifScenarios(),
 		taskScenarios(),
 		logScenarios(),
 		inspectionScenarios(),
