@@ -4,7 +4,6 @@ package integration
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -255,13 +254,10 @@ func sifRuns(t *testing.T, w *world) {
 	n.mark(t, "sif:algo")
 	n.wants(t, "the cache was emptied too", pinned, 3, 2)
 
-	stop(t, n)
-	if err := n.Start(); err != nil {
+	if err := n.Stop(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.WaitOnline(within(t)); err != nil {
-		t.Fatal(err)
-	}
+	n.restart(t)
 	n.mark(t, "sif:algo")
 	n.wants(t, "after a restart", pinned, 3, 2)
 
@@ -274,15 +270,6 @@ func sifRuns(t *testing.T, w *world) {
 	}
 	if done := n.call(t, "env", nil, image(pinned)); done.Status != standin.StatusNoImage {
 		t.Errorf("the old file, by its digest, ended as %q", done.Status)
-	}
-}
-
-func stop(t *testing.T, n *node) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := n.Stop(ctx); err != nil {
-		t.Fatal(err)
 	}
 }
 

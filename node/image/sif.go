@@ -72,7 +72,7 @@ func (s *SIF) Provide(ctx context.Context, r Resolved, o Provision) (*Provided, 
 		}
 		progress(p)
 	})
-	if o.Converted != nil && converting && (err == nil || ctx.Err() == nil) {
+	if o.Converted != nil && (err == nil && ready.Converted || err != nil && converting && ctx.Err() == nil) {
 		o.Converted(r.found.Size, time.Since(began), err)
 	}
 	if err != nil {
