@@ -4,31 +4,30 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// FollowLog reads the CRI log at path from the offset from on and calls fn for
-// each line as it comes, with the offset from which a later call would go on.
-// The file need not exist yet, its directory must. When the file is renamed
-// away and another takes its place, the old one is read to its end and the new
-// one from its beginning; offsets then refer to the new one. When ctx ends,
-// what is in the file by then is read, and FollowLog returns nil. An error of fn
-// is returned at once. When the directory is removed the error is ErrNotFound.
+// FollowLog reads the CRI log at path from a place on and calls fn for each line
+// as it comes, with the place from which a later call would go on. The file need
+// not exist yet, its directory must. A log that a Rotator rotates is read through
+// all its files, in their order; a line that the runtime cut at a rotation is
+// joined again. A place whose text a Rotator has taken away is told once by a
+// LogLine with Gap. When ctx ends, what is there by then is read, and FollowLog
+// returns nil. An error of fn is returned at once. When the directory is removed
+// the error is ErrNotFound.
 //
-// A line can come twice when reading goes on at an offset where both streams
-// had open lines, never not at all.
+// Going on at a place neither loses nor repeats a line; of a record of more than
+// MaxLogText bytes, which no known runtime writes, a piece may come again.
 //
 // Each call takes an inotify instance, of which a user has 128 by default: use
 // one Follower for many files.
-func FollowLog(ctx context.Context, path string, from int64, fn func(line LogLine, next int64) error) error {
+func FollowLog(ctx context.Context, path string, from LogPos, fn func(line LogLine, next LogPos) error) error {
 	f, err := NewFollower()
 	if err != nil {
 		return err
@@ -176,7 +175,7 @@ func (f *Follower) watch(dir string, c chan struct{}) (gone func() bool, stop fu
 }
 
 // Follow is FollowLog with this follower's inotify instance.
-func (f *Follower) Follow(ctx context.Context, path string, from int64, fn func(line LogLine, next int64) error) error {
+func (f *Follower) Follow(ctx context.Context, path string, from LogPos, fn func(line LogLine, next LogPos) error) error {
 	op := "follow the log " + path
 	changed := make(chan struct{}, 1)
 	gone, stop, err := f.watch(filepath.Dir(path), changed)
@@ -192,234 +191,32 @@ func (f *Follower) Follow(ctx context.Context, path string, from int64, fn func(
 	}
 	defer stop()
 
-	t := &tail{path: path, fn: fn, buf: make([]byte, 32<<10)}
+	t := newTail(path, from, fn)
 	defer t.close()
-	t.parser = newLogParser(from, t.line)
+	soon := time.NewTimer(0)
+	soon.Stop()
+	defer soon.Stop()
 	for {
 		if ctx.Err() != nil {
 			// Bounded by what is there now: the writer may go on for ever.
-			if err := t.advance(true); err != nil {
-				return t.wrap(op, err)
-			}
-			return t.wrap(op, t.parser.finish())
+			return t.wrap(op, t.finish())
 		}
-		if err := t.advance(false); err != nil {
+		again, err := t.advance()
+		if err != nil {
 			return t.wrap(op, err)
 		}
 		if gone() {
 			return &Error{Op: op, Kind: ErrNotFound, text: "its directory was removed"}
 		}
+		if again {
+			soon.Reset(settlePoll)
+		}
 		select {
 		case <-changed:
+		case <-soon.C:
 		case <-ctx.Done():
 		case <-f.done:
 			return &Error{Op: op, Kind: ErrClosed, text: "the follower was closed"}
-		}
-	}
-}
-
-// tail is the reading end of one followed log.
-type tail struct {
-	path   string
-	fn     func(LogLine, int64) error
-	parser *logParser
-	file   *os.File
-	buf    []byte
-
-	// old is the file before the last rotation. The runtime may still be
-	// writing into it a moment after the new one has appeared.
-	old       *os.File
-	oldParser *logParser
-
-	failed error // what fn returned
-}
-
-func (t *tail) line(l LogLine, next int64) error {
-	t.failed = t.fn(l, next)
-	return t.failed
-}
-
-// wrap leaves errors of fn as they are.
-func (t *tail) wrap(op string, err error) error {
-	if err == nil || t.failed != nil {
-		return err
-	}
-	return &Error{Op: op, Cause: err}
-}
-
-func (t *tail) close() {
-	if t.file != nil {
-		t.file.Close()
-	}
-	if t.old != nil {
-		t.old.Close()
-	}
-}
-
-// advance reads what is new, through any rotation that has happened.
-func (t *tail) advance(last bool) error {
-	for {
-		if t.old != nil {
-			if err := t.drain(t.old, t.oldParser, last); err != nil {
-				return err
-			}
-			if deleted, err := isDeleted(t.old); err != nil {
-				return err
-			} else if deleted {
-				if err := t.oldParser.finish(); err != nil {
-					return err
-				}
-				t.old.Close()
-				t.old, t.oldParser = nil, nil
-			}
-		}
-		if t.file == nil {
-			if err := t.openFile(); err != nil || t.file == nil {
-				return err
-			}
-		}
-		if err := t.drain(t.file, t.parser, last); err != nil {
-			return err
-		}
-		rotated, deleted, err := t.rotated()
-		if err == nil && deleted {
-			// An open file would keep its directory alive, and the news of
-			// the directory's removal from coming.
-			err = t.drain(t.file, t.parser, last)
-			t.file.Close()
-			t.file = nil
-			t.parser.rewind()
-			rotated = false
-		}
-		if err != nil || !rotated {
-			if last && t.oldParser != nil && err == nil {
-				err = t.oldParser.finish()
-			}
-			return err
-		}
-		// Once more: the rotation may have come after the read above.
-		if err := t.drain(t.file, t.parser, last); err != nil {
-			return err
-		}
-		if err := t.switchFile(); err != nil {
-			return err
-		}
-	}
-}
-
-// openFile opens the log if it exists. The log's directory belongs to the node,
-// but a link in it would still be a surprise.
-func (t *tail) openFile() error {
-	f, err := os.OpenFile(t.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", t.path)
-	}
-	if err != nil {
-		f.Close()
-		return err
-	}
-	if fi.Size() < t.parser.off {
-		// An offset of another file, or one that was cut.
-		t.parser.rewind()
-	}
-	t.file = f
-	return nil
-}
-
-// rotated says whether another file has taken the log's place, or none has and
-// the log was deleted.
-func (t *tail) rotated() (another, deleted bool, err error) {
-	now, err := os.Lstat(t.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		deleted, err = isDeleted(t.file)
-		return false, deleted, err
-	}
-	if err != nil {
-		return false, false, err
-	}
-	mine, err := t.file.Stat()
-	if err != nil {
-		return false, false, err
-	}
-	return !os.SameFile(now, mine), false, nil
-}
-
-// isDeleted says whether an open file has no name any more.
-func isDeleted(f *os.File) (bool, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	sys, ok := fi.Sys().(*syscall.Stat_t)
-	return ok && sys.Nlink == 0, nil
-}
-
-// switchFile goes over to the file that has taken the log's place. A line that
-// is open in the old one goes on in the new one.
-func (t *tail) switchFile() error {
-	if t.old != nil {
-		if err := t.oldParser.finish(); err != nil {
-			return err
-		}
-		t.old.Close()
-	}
-	late := newLogParser(0, func(l LogLine, _ int64) error { return t.line(l, t.parser.next(t.parser.off)) })
-	late.record, late.off, late.inside, late.head = t.parser.record, t.parser.off, t.parser.inside, t.parser.head
-	t.old, t.oldParser, t.file = t.file, late, nil
-	t.parser.record, t.parser.inside = nil, false
-	t.parser.rewind()
-	return nil
-}
-
-// rewind makes the parser expect the beginning of a file.
-func (p *logParser) rewind() {
-	p.record, p.inside = p.record[:0], false
-	p.off, p.start = 0, 0
-	for i := range p.open {
-		p.open[i].start = 0
-	}
-}
-
-// drain reads f to its end, or, for the last time, to the end that it has now.
-func (t *tail) drain(f *os.File, p *logParser, last bool) error {
-	at := p.off + int64(len(p.record))
-	limit := int64(-1)
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if fi.Size() < at {
-		p.rewind() // cut by somebody
-		at = 0
-	}
-	if last {
-		limit = fi.Size()
-	}
-	for {
-		buf := t.buf
-		if limit >= 0 {
-			buf = buf[:max(0, min(int64(len(buf)), limit-at))]
-			if len(buf) == 0 {
-				return nil
-			}
-		}
-		n, err := f.ReadAt(buf, at)
-		at += int64(n)
-		if perr := p.write(buf[:n]); perr != nil {
-			return perr
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
 		}
 	}
 }

@@ -15,16 +15,16 @@ import (
 // following is a FollowLog under way.
 type following struct {
 	lines  chan gotLine
-	next   chan int64
+	next   chan LogPos
 	done   chan error
 	cancel context.CancelFunc
 }
 
-func follow(t testing.TB, f *Follower, path string, from int64) *following {
+func follow(t testing.TB, f *Follower, path string, from LogPos) *following {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &following{lines: make(chan gotLine, 1<<18), next: make(chan int64, 1<<18), done: make(chan error, 1), cancel: cancel}
-	fn := func(l LogLine, next int64) error {
+	g := &following{lines: make(chan gotLine, 1<<18), next: make(chan LogPos, 1<<18), done: make(chan error, 1), cancel: cancel}
+	fn := func(l LogLine, next LogPos) error {
 		g.lines <- gotLine{l.Stream, string(l.Text), l.Partial}
 		g.next <- next
 		return nil
@@ -97,7 +97,7 @@ func appendTo(t testing.TB, path, text string) {
 
 func TestFollowLogHandsOnLinesAsTheyCome(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
-	g := follow(t, nil, path, 0) // the file does not exist yet
+	g := follow(t, nil, path, LogPos{}) // the file does not exist yet
 	for i := range 20 {
 		text := fmt.Sprint("line ", i)
 		appendTo(t, path, record("stdout", "F", text))
@@ -111,7 +111,7 @@ func TestFollowLogHandsOnLinesAsTheyCome(t *testing.T) {
 func TestFollowLogGoesOnWhereItWasToldTo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	appendTo(t, path, record("stdout", "F", "a"))
-	g := follow(t, nil, path, 0)
+	g := follow(t, nil, path, LogPos{})
 	g.want(t, "a")
 	next := <-g.next
 	g.end(t)
@@ -133,7 +133,7 @@ func TestTheEndOfTheContextDrainsTheLog(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	count, last := 0, LogLine{}
-	err := FollowLog(ctx, path, 0, func(l LogLine, _ int64) error {
+	err := FollowLog(ctx, path, LogPos{}, func(l LogLine, _ LogPos) error {
 		count++
 		last = LogLine{Text: slices.Clone(l.Text), Partial: l.Partial}
 		return nil
@@ -146,40 +146,10 @@ func TestTheEndOfTheContextDrainsTheLog(t *testing.T) {
 	}
 }
 
-func TestFollowLogSurvivesRotation(t *testing.T) {
-	dir := t.TempDir()
-	path, old := filepath.Join(dir, "0.log"), filepath.Join(dir, "0.log.1")
-	appendTo(t, path, record("stdout", "F", "1"))
-	g := follow(t, nil, path, 0)
-	g.want(t, "1")
-	if err := os.Rename(path, old); err != nil {
-		t.Fatal(err)
-	}
-	// The runtime writes on into the renamed file until it is told.
-	appendTo(t, old, record("stdout", "F", "2"))
-	g.want(t, "2")
-	appendTo(t, old, record("stdout", "P", "3 in the old, "))
-	appendTo(t, path, record("stdout", "F", "3 in the new"))
-	g.want(t, "3 in the old, 3 in the new")
-	// A record that was still on its way into the old one.
-	appendTo(t, old, record("stdout", "F", "late"))
-	g.want(t, "late")
-	appendTo(t, path, record("stdout", "F", "4"))
-	g.want(t, "4")
-	if err := os.Rename(path, old); err != nil {
-		t.Fatal(err)
-	}
-	appendTo(t, path, record("stdout", "F", "5"))
-	g.want(t, "5")
-	if rest := g.end(t); len(rest) != 0 {
-		t.Errorf("got %q at the end", rest)
-	}
-}
-
 func TestFollowLogStartsAgainWhenTheFileIsCut(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	appendTo(t, path, record("stdout", "F", "long line before"))
-	g := follow(t, nil, path, 0)
+	g := follow(t, nil, path, LogPos{})
 	g.want(t, "long line before")
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
@@ -191,7 +161,7 @@ func TestFollowLogStartsAgainWhenTheFileIsCut(t *testing.T) {
 
 func TestFollowLogWaitsForTheRestOfARecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
-	g := follow(t, nil, path, 0)
+	g := follow(t, nil, path, LogPos{})
 	appendTo(t, path, stamp+" stdo")
 	appendTo(t, path, "ut F ab")
 	appendTo(t, path, "c\n")
@@ -203,22 +173,22 @@ func TestAnErrorOfTheCallbackEndsFollowing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	appendTo(t, path, record("stdout", "F", "x"))
 	stop := errors.New("stop")
-	if err := FollowLog(t.Context(), path, 0, func(LogLine, int64) error { return stop }); err != stop {
+	if err := FollowLog(t.Context(), path, LogPos{}, func(LogLine, LogPos) error { return stop }); err != stop {
 		t.Fatalf("got %v", err)
 	}
 }
 
 func TestFollowLogSaysWhatItCannotFollow(t *testing.T) {
 	dir := t.TempDir()
-	nothing := func(LogLine, int64) error { return nil }
-	if err := FollowLog(t.Context(), filepath.Join(dir, "none", "0.log"), 0, nothing); !errors.Is(err, ErrNotFound) {
+	nothing := func(LogLine, LogPos) error { return nil }
+	if err := FollowLog(t.Context(), filepath.Join(dir, "none", "0.log"), LogPos{}, nothing); !errors.Is(err, ErrNotFound) {
 		t.Errorf("missing directory: got %v", err)
 	}
 	link := filepath.Join(dir, "link.log")
 	if err := os.Symlink("/etc/passwd", link); err != nil {
 		t.Fatal(err)
 	}
-	if err := FollowLog(t.Context(), link, 0, nothing); err == nil {
+	if err := FollowLog(t.Context(), link, LogPos{}, nothing); err == nil {
 		t.Error("a symbolic link was followed")
 	}
 	sub := filepath.Join(dir, "sub")
@@ -227,7 +197,7 @@ func TestFollowLogSaysWhatItCannotFollow(t *testing.T) {
 	}
 	path := filepath.Join(sub, "0.log")
 	appendTo(t, path, record("stdout", "F", "x"))
-	g := follow(t, nil, path, 0)
+	g := follow(t, nil, path, LogPos{})
 	g.want(t, "x")
 	if err := os.RemoveAll(sub); err != nil {
 		t.Fatal(err)
@@ -253,7 +223,7 @@ func TestOneFollowerServesManyLogs(t *testing.T) {
 		}
 		path := filepath.Join(sub, fmt.Sprint(i, ".log"))
 		paths = append(paths, path)
-		all = append(all, follow(t, f, path, 0))
+		all = append(all, follow(t, f, path, LogPos{}))
 	}
 	for i, g := range all {
 		appendTo(t, paths[i], record("stdout", "F", fmt.Sprint(i)))
@@ -275,7 +245,7 @@ func TestOneFollowerServesManyLogs(t *testing.T) {
 
 func TestManyLinesWrittenWhileFollowingAllArrive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
-	g := follow(t, nil, path, 0)
+	g := follow(t, nil, path, LogPos{})
 	const n = 100_000
 	w, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -209,7 +209,7 @@ func (a *aRun) ready() {
 	ctx, cancel := context.WithTimeout(a.x.t.Context(), time.Minute)
 	defer cancel()
 	seen := errors.New("seen")
-	if err := runtime.FollowLog(ctx, a.log, 0, func(runtime.LogLine, int64) error { return seen }); err != seen {
+	if err := runtime.FollowLog(ctx, a.log, runtime.LogPos{}, func(runtime.LogLine, runtime.LogPos) error { return seen }); err != seen {
 		a.x.t.Fatalf("no line came: %v", err)
 	}
 }
@@ -247,6 +247,8 @@ func TestContainerd(t *testing.T) {
 		"100000 lines arrive":                         manyLines,
 		"binary output without a newline arrives":     binary,
 		"crictl sees names and labels":                crictl,
+		"a rotated log loses and repeats nothing":     rotation,
+		"a flooded log is kept small":                 bounded,
 		"pull errors have their kinds":                pullErrors,
 		"a stalled pull ends":                         stalledPull,
 		"a cancelled pull ends and another one works": cancelledPull,
@@ -396,7 +398,7 @@ func manyLines(t *testing.T, x *world) {
 	count := 0
 	followed := make(chan error, 1)
 	go func() {
-		followed <- runtime.FollowLog(ctx, a.log, 0, func(l runtime.LogLine, _ int64) error {
+		followed <- runtime.FollowLog(ctx, a.log, runtime.LogPos{}, func(l runtime.LogLine, _ runtime.LogPos) error {
 			if string(l.Text) != fmt.Sprint(count) {
 				return fmt.Errorf("line %d is %q", count, l.Text)
 			}
@@ -444,6 +446,113 @@ func crictl(t *testing.T, x *world) {
 	if err != nil || st.SandboxID != a.sandbox || st.Name != "algorithm" {
 		t.Errorf("got %+v, %v", st, err)
 	}
+}
+
+// rotation follows a log that is rotated as fast as the runtime can, with
+// nothing taken away: every line arrives once and in order, and does so again
+// when the files are read afterwards.
+func rotation(t *testing.T, x *world) {
+	const n = 300_000
+	a := x.run(runtime.Resources{}, nil, "lines", fmt.Sprint(n))
+	inOrder := func(count *int) func(l runtime.LogLine) error {
+		return func(l runtime.LogLine) error {
+			if string(l.Text) != fmt.Sprint(*count) || l.Partial {
+				return fmt.Errorf("line %d is %q", *count, l.Text)
+			}
+			*count++
+			return nil
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var followed, read int
+	end := make(chan error, 1)
+	go func() {
+		next := inOrder(&followed)
+		end <- runtime.FollowLog(ctx, a.log, runtime.LogPos{}, func(l runtime.LogLine, _ runtime.LogPos) error { return next(l) })
+	}()
+	over := make(chan struct{})
+	rotations := make(chan int, 1)
+	go func() {
+		count := 0
+		defer func() { rotations <- count }()
+		for {
+			select {
+			case <-over:
+				return
+			default:
+			}
+			if os.Rename(a.log, fmt.Sprint(a.log, ".", count+1)) != nil {
+				return
+			}
+			count++
+			if x.c.ReopenLog(t.Context(), a.container) != nil {
+				return // it has ended
+			}
+		}
+	}()
+	a.wait()
+	close(over)
+	if count := <-rotations; count < 2 {
+		t.Errorf("the log was rotated %d times only", count)
+	}
+	runtime.SettleLog(t.Context(), a.log)
+	cancel()
+	if err := <-end; err != nil || followed != n {
+		t.Errorf("%d lines followed of %d, %v", followed, n, err)
+	}
+	if err := runtime.ReadWholeLog(a.log, inOrder(&read)); err != nil || read != n {
+		t.Errorf("%d lines read of %d, %v", read, n, err)
+	}
+}
+
+// bounded floods a log that is kept small.
+func bounded(t *testing.T, x *world) {
+	const n, limit = 2_000_000, 4 << 20
+	a := x.run(runtime.Resources{}, nil, "lines", fmt.Sprint(n))
+	r := runtime.NewRotator(a.log, runtime.RotatorOptions{
+		Reopen: func(ctx context.Context) error { return x.c.ReopenLog(ctx, a.container) },
+		Head:   10_000,
+	})
+	ended := make(chan struct{})
+	go func() { a.wait(); close(ended) }()
+	for open := true; open; {
+		pause, err := r.Keep(t.Context(), limit)
+		if errors.Is(err, runtime.ErrLogFull) {
+			t.Fatal(err)
+		}
+		select {
+		case <-ended:
+			open = false
+		case <-time.After(pause):
+		}
+	}
+	runtime.SettleLog(t.Context(), a.log)
+	if _, err := r.Keep(t.Context(), limit); errors.Is(err, runtime.ErrLogFull) {
+		t.Error(err)
+	}
+	var text, dropped, want int64
+	last, gaps := "", 0
+	err := runtime.ReadWholeLog(a.log, func(l runtime.LogLine) error {
+		if l.Gap {
+			gaps++
+			dropped += l.Dropped
+			return nil
+		}
+		text += int64(len(l.Text)) + 1
+		last = string(l.Text)
+		if l.Partial {
+			text--
+		}
+		return nil
+	})
+	for i := range n {
+		want += int64(len(fmt.Sprint(i))) + 1
+	}
+	if err != nil || gaps != 1 || last != fmt.Sprint(n-1) || text+dropped != want {
+		t.Errorf("the last line is %q, %d gaps, %d bytes read and %d dropped of %d: %v", last, gaps, text, dropped, want, err)
+	}
+	t.Logf("%d bytes of text, %d of them kept", want, text)
 }
 
 func pullErrors(t *testing.T, x *world) {

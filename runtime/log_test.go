@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -166,35 +168,33 @@ func TestReadLogReturnsTheErrorsOfReaderAndCallback(t *testing.T) {
 	}
 }
 
-func TestOffsetsResumeWithoutLoss(t *testing.T) {
+func TestReadingGoesOnWithoutLossOrRepetition(t *testing.T) {
 	in := []byte(record("stdout", "F", "1") + record("stdout", "P", "2") + record("stderr", "F", "3") + record("stdout", "F", "4") + record("stdout", "F", "5"))
 	var all []gotLine
-	var offsets []int64
-	p := newLogParser(0, func(l LogLine, next int64) error {
+	var places []LogPos
+	p := newLogParser(LogPos{}, func(l LogLine, next LogPos) error {
 		all = append(all, gotLine{l.Stream, string(l.Text), l.Partial})
-		offsets = append(offsets, next)
+		places = append(places, next)
 		return nil
 	})
 	if err := p.write(in); err != nil {
 		t.Fatal(err)
 	}
-	for i, off := range offsets {
+	for i, at := range places {
 		var rest []gotLine
-		q := newLogParser(off, func(l LogLine, _ int64) error {
+		q := newLogParser(at, func(l LogLine, _ LogPos) error {
 			rest = append(rest, gotLine{l.Stream, string(l.Text), l.Partial})
 			return nil
 		})
-		if err := q.write(in[off:]); err != nil {
+		if err := q.write(in[at.first().Byte:]); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range all[i+1:] {
-			if !slices.Contains(rest, want) {
-				t.Errorf("%+v is lost when going on after line %d", want, i)
-			}
+		if !slices.Equal(rest, all[i+1:]) {
+			t.Errorf("after line %d come %+v, want %+v", i, rest, all[i+1:])
 		}
 	}
-	if last := offsets[len(offsets)-1]; last != int64(len(in)) {
-		t.Errorf("the last offset is %d of %d", last, len(in))
+	if last := places[len(places)-1].first(); last.Byte != int64(len(in)) {
+		t.Errorf("the last offset is %d of %d", last.Byte, len(in))
 	}
 }
 
@@ -207,30 +207,30 @@ func FuzzReadLog(f *testing.F) {
 	f.Add([]byte(strings.Repeat("x", 2*MaxLogText)), 100)
 	f.Fuzz(func(t *testing.T, in []byte, step int) {
 		var whole, pieces []string
-		collect := func(to *[]string) func(LogLine, int64) error {
-			last := int64(-1)
-			return func(l LogLine, next int64) error {
+		collect := func(to *[]string) func(LogLine, LogPos) error {
+			last := LogPos{}
+			return func(l LogLine, next LogPos) error {
 				if len(l.Text) > MaxLogText {
 					t.Fatalf("a text of %d bytes", len(l.Text))
 				}
 				if l.Stream != "" && l.Stream != "stdout" && l.Stream != "stderr" {
 					t.Fatalf("stream %q", l.Stream)
 				}
-				if next < 0 || next > int64(len(in)) || next < last {
-					t.Fatalf("offset %d after %d of %d", next, last, len(in))
+				if next.last().Byte > int64(len(in)) || next.Stdout.Before(last.Stdout) || next.Stderr.Before(last.Stderr) {
+					t.Fatalf("offset %v after %v of %d", next, last, len(in))
 				}
 				last = next
 				*to = append(*to, fmt.Sprint(l.Stream, l.Partial, l.Time.UnixNano(), string(l.Text)))
 				return nil
 			}
 		}
-		p := newLogParser(0, collect(&whole))
+		p := newLogParser(LogPos{}, collect(&whole))
 		if err := errors.Join(p.write(in), p.finish()); err != nil {
 			t.Fatal(err)
 		}
 		// How the input is cut makes no difference.
 		step = max(1, min(step, 1<<20))
-		q := newLogParser(0, collect(&pieces))
+		q := newLogParser(LogPos{}, collect(&pieces))
 		for b := in; len(b) > 0; {
 			n := min(step, len(b))
 			if err := q.write(bytes.Clone(b[:n])); err != nil {
@@ -245,6 +245,53 @@ func FuzzReadLog(f *testing.F) {
 			t.Fatalf("read at once %q, in pieces %q", whole, pieces)
 		}
 	})
+}
+
+func FuzzCountedTextIsTheTextRead(f *testing.F) {
+	f.Add([]byte(record("stdout", "F", "x") + record("stderr", "P", "y") + "garbage\n\n" + record("stdout", "F:a", "")))
+	f.Add([]byte(record("stdout", "F", strings.Repeat("l", MaxLogText+1))))
+	f.Add([]byte(stamp + " stdout F\n" + stamp + " stdout torn"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var want int64
+		err := ReadLog(bytes.NewReader(in), func(l LogLine) error {
+			want += int64(len(l.Text))
+			if !l.Partial {
+				want++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range bytes.Split(in, []byte{'\n'}) {
+			_, _, known := headerLength(line)
+			if h, _ := parseLogHeader(line); known != (h.stream >= 0) {
+				return // only the form of a time is looked at when counting
+			}
+		}
+		path := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(path, in, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := countLog(path, 0, int64(len(in)))
+		if err != nil || got != want {
+			t.Fatalf("%q: counted %d, %v, read %d", in, got, err, want)
+		}
+	})
+}
+
+func BenchmarkCountLog(b *testing.B) {
+	in := []byte(strings.Repeat(record("stdout", "F", strings.Repeat("x", 80)), 10_000))
+	path := filepath.Join(b.TempDir(), "log")
+	if err := os.WriteFile(path, in, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(in)))
+	for b.Loop() {
+		if _, _, err := countLog(path, 0, int64(len(in))); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkReadLog(b *testing.B) {

@@ -314,7 +314,7 @@ func TestTheEndOfATaskReachesTheRunscript(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	errReady := errors.New("ready")
-	if err := runtime.FollowLog(ctx, s.log, 0, func(l runtime.LogLine, _ int64) error {
+	if err := runtime.FollowLog(ctx, s.log, runtime.LogPos{}, func(l runtime.LogLine, _ runtime.LogPos) error {
 		if string(l.Text) == "ready" {
 			return errReady
 		}
