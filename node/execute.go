@@ -262,7 +262,7 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	side.Go(func() error { n.tellActive(ctx, a); return nil })
 	if n.cfg.ShareAlgorithmLogs {
 		side.Go(func() error {
-			if err := n.shipLog(alive, a, ws.LogFile()); err != nil {
+			if err := n.shipLog(alive, a, ws); err != nil {
 				n.log.WarnContext(ctx, "the log could not be sent while the algorithm runs", "run", a.id, "error", err)
 			}
 			return nil
@@ -271,10 +271,19 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	within, exceeded := context.WithCancelCause(ctx)
 	defer exceeded(nil)
 	side.Go(func() error { exceeded(n.guard(alive, rec)); return nil })
+	side.Go(func() error {
+		if err := n.keepLog(alive, rec, container); err != nil {
+			exceeded(err)
+		}
+		return nil
+	})
 	exit, err := n.engine.Wait(within, a.id, container)
 	var over *overrun
 	if err != nil && (killed(ctx) || errors.As(context.Cause(within), &over)) {
 		err = n.stop(ctx, a.id, container, err)
+	}
+	if err == nil || over != nil || killed(ctx) {
+		settleLog(ctx, ws.LogFile())
 	}
 	ended()
 	_ = side.Wait() // they report by themselves

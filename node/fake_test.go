@@ -21,15 +21,16 @@ import (
 type fakeEngine struct {
 	algorithm func(*fakeRun) int // returns the exit code
 
-	mu      sync.Mutex
-	serial  int
-	runs    map[string]*fakeRun // by container id
-	boxes   map[string]int64    // sandbox id -> run id
-	gates   map[string]http.Handler
-	starts  map[int64]int
-	openErr error
-	verify  func(s *engine.Spec, started bool) error // nil is content
-	opened  chan int64                               // if not nil, receives each Open and blocks it until taken
+	mu        sync.Mutex
+	serial    int
+	runs      map[string]*fakeRun // by container id
+	boxes     map[string]int64    // sandbox id -> run id
+	gates     map[string]http.Handler
+	starts    map[int64]int
+	openErr   error
+	reopenErr error                                    // what ReopenLog answers
+	verify    func(s *engine.Spec, started bool) error // nil is content
+	opened    chan int64                               // if not nil, receives each Open and blocks it until taken
 }
 
 // fakeRun is one container of the fake.
@@ -129,6 +130,24 @@ func (e *fakeEngine) Wait(ctx context.Context, _ int64, id string) (*engine.Exit
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// ReopenLog begins a new file, as a runtime does.
+func (e *fakeEngine) ReopenLog(_ context.Context, id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.runs[id]
+	if r == nil {
+		return engine.ErrVanished
+	}
+	if e.reopenErr != nil {
+		return e.reopenErr
+	}
+	f, err := os.OpenFile(filepath.Join(r.spec.LogDir, r.spec.LogName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (e *fakeEngine) Verify(_ context.Context, s *engine.Spec, id string) error {

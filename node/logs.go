@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/runtime"
 )
 
@@ -48,29 +49,36 @@ func (n *Node) finalLog(path, message string) string {
 // readLog joins a CRI log's lines into text that is valid UTF-8 without NUL
 // (databases of servers refuse it), keeping head and tail of a long one.
 func readLog(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
 	var keep headTail
-	err = runtime.ReadLog(f, func(l runtime.LogLine) error {
+	err := runtime.ReadWholeLog(path, func(l runtime.LogLine) error {
+		if l.Gap {
+			keep.gap(l.Dropped)
+			return nil
+		}
 		keep.write(l.Text)
 		if !l.Partial {
 			keep.write([]byte{'\n'})
 		}
 		return nil
 	})
-	return keep.String(), errors.Join(err, f.Close())
+	return keep.String(), err
 }
 
 // headTail keeps the first logHead and the last logTail bytes written to it.
 type headTail struct {
 	head, tail []byte
 	dropped    int64
+	past       bool // the head is over
+}
+
+// gap leaves out what is missing, with what has come between it and the head.
+func (h *headTail) gap(missing int64) {
+	h.dropped += missing + int64(len(h.tail))
+	h.tail, h.past = h.tail[:0], true
 }
 
 func (h *headTail) write(p []byte) {
-	if room := logHead - len(h.head); room > 0 {
+	if room := logHead - len(h.head); room > 0 && !h.past {
 		k := min(room, len(p))
 		h.head = append(h.head, p[:k]...)
 		p = p[k:]
@@ -90,10 +98,18 @@ func (h *headTail) String() string {
 	var out []byte
 	out = append(out, h.head...)
 	if dropped > 0 {
-		out = fmt.Appendf(out, "\n[... %d bytes of log left out by v6node ...]\n", dropped)
+		out = append(append(append(out, '\n'), gapText(dropped)...), '\n')
 	}
 	out = append(out, tail...)
 	return clean(out)
+}
+
+// gapText stands where a part of a log is missing; 0 bytes are an unknown number.
+func gapText(bytes int64) string {
+	if bytes == 0 {
+		return "[... a part of the log left out by v6node ...]"
+	}
+	return fmt.Sprintf("[... %d bytes of log left out by v6node ...]", bytes)
 }
 
 // clean makes text of whatever an algorithm printed.
@@ -109,14 +125,24 @@ const (
 )
 
 // shipLog sends an algorithm's log as it grows, until ctx ends, then the rest.
-func (n *Node) shipLog(ctx context.Context, a *activeRun, path string) error {
-	s := &shipper{node: n, run: a}
-	lines := make(chan []byte)
+// A run that is taken over goes on where it was.
+func (n *Node) shipLog(ctx context.Context, a *activeRun, ws *workspace.Run) error {
+	s := &shipper{node: n, run: a, files: ws}
+	type sent struct {
+		text []byte
+		next runtime.LogPos
+		gap  bool
+	}
+	lines := make(chan sent)
 	follow := make(chan error, 1)
 	go func() {
 		defer close(lines)
-		follow <- n.follower.Follow(ctx, path, 0, func(l runtime.LogLine, _ int64) error {
-			lines <- append(bytes.Clone(l.Text), '\n')
+		follow <- n.follower.Follow(ctx, ws.LogFile(), shipped(ws), func(l runtime.LogLine, next runtime.LogPos) error {
+			text := bytes.Clone(l.Text)
+			if !l.Partial {
+				text = append(text, '\n')
+			}
+			lines <- sent{text, next, l.Gap}
 			return nil
 		})
 	}()
@@ -129,7 +155,12 @@ func (n *Node) shipLog(ctx context.Context, a *activeRun, path string) error {
 				s.flush()
 				return <-follow
 			}
-			s.add(line)
+			s.at = line.next
+			if line.gap {
+				s.skipped++
+				continue
+			}
+			s.add(line.text)
 		case <-tick.C:
 			s.flush()
 		}
@@ -140,6 +171,9 @@ func (n *Node) shipLog(ctx context.Context, a *activeRun, path string) error {
 type shipper struct {
 	node    *Node
 	run     *activeRun
+	files   *workspace.Run
+	at      runtime.LogPos // up to where lines were added
+	warned  bool
 	chunk   []byte
 	skipped int
 }
@@ -157,10 +191,14 @@ func (s *shipper) flush() {
 		return
 	}
 	if s.skipped > 0 {
-		s.chunk = fmt.Appendf(s.chunk, "[v6node: %d lines came too fast and are in the final log only]\n", s.skipped)
+		s.chunk = fmt.Appendf(s.chunk, "[v6node: %d lines or more came too fast to be shown here; the final log has them, or the count of what it leaves out]\n", s.skipped)
 	}
 	s.node.api.EmitLog(server.LogChunk{
 		RunID: s.run.id, TaskID: s.run.taskID, Log: clean(s.chunk),
 	})
 	s.chunk, s.skipped = s.chunk[:0], 0
+	if err := noteShipped(s.files, s.at); err != nil && !s.warned {
+		s.warned = true
+		s.node.log.Warn("it cannot be noted how far a run's log was sent: a restart of the node sends it again", "run", s.run.id, "error", err)
+	}
 }

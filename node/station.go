@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,7 +186,7 @@ func shownLimits(l limits.Limits, devices []string) admin.Limits {
 	out := admin.Limits{
 		Memory: l.Memory, MemorySwap: l.MemorySwap, MemoryReservation: l.MemoryReservation, CPUs: l.CPUs, CPUShares: l.CPUShares,
 		CpusetCPUs: l.CpusetCpus, CpusetMems: l.CpusetMems, Pids: l.Pids, ShmSize: l.ShmSize, TmpfsSize: l.TmpfsSize,
-		OutputSize: l.OutputSize, ScratchSize: l.ScratchSize, Devices: devices, OOMScoreAdj: l.OOMScoreAdj, TimeoutSeconds: l.Timeout.Seconds(),
+		OutputSize: l.OutputSize, ScratchSize: l.ScratchSize, LogSize: l.LogSize, Devices: devices, OOMScoreAdj: l.OOMScoreAdj, TimeoutSeconds: l.Timeout.Seconds(),
 	}
 	for _, u := range l.Ulimits {
 		out.Ulimits = append(out.Ulimits, admin.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
@@ -221,9 +220,12 @@ func (s *adminView) Logs(ctx context.Context, id int64, o admin.LogOptions, fn f
 		if l.Time.Before(o.Since) {
 			return nil
 		}
+		if l.Gap {
+			return fn(&admin.LogLine{Time: l.Time, Text: []byte(gapText(l.Dropped))})
+		}
 		return fn(&admin.LogLine{Time: l.Time, Stream: l.Stream, Text: slices.Clone(l.Text), Partial: l.Partial})
 	}
-	from, err := s.pastLog(path, o, send)
+	from, err := s.pastLog(ctx, path, o, send)
 	if err != nil || !o.Follow {
 		return err
 	}
@@ -236,7 +238,7 @@ func (s *adminView) Logs(ctx context.Context, id int64, o admin.LogOptions, fn f
 	} else {
 		ended()
 	}
-	return s.follower.Follow(alive, path, from, func(l runtime.LogLine, _ int64) error {
+	return s.follower.Follow(alive, path, from, func(l runtime.LogLine, _ runtime.LogPos) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -246,26 +248,15 @@ func (s *adminView) Logs(ctx context.Context, id int64, o admin.LogOptions, fn f
 
 // pastLog sends what a log holds, or the last o.Tail lines of it, and returns
 // how far it has read. A log that is not there yet is empty.
-func (s *adminView) pastLog(path string, o admin.LogOptions, send func(runtime.LogLine) error) (int64, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	counted := &countedReader{f: f, left: info.Size()}
-	if o.Tail == nil {
-		err := runtime.ReadLog(counted, send)
-		return counted.read, err
-	}
+func (s *adminView) pastLog(ctx context.Context, path string, o admin.LogOptions, send func(runtime.LogLine) error) (runtime.LogPos, error) {
 	var last []runtime.LogLine
-	err = runtime.ReadLog(counted, func(l runtime.LogLine) error {
+	take := func(l runtime.LogLine) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if o.Tail == nil {
+			return send(l)
+		}
 		if *o.Tail == 0 {
 			return nil
 		}
@@ -275,32 +266,21 @@ func (s *adminView) pastLog(path string, o admin.LogOptions, send func(runtime.L
 		}
 		last = append(last, l)
 		return nil
-	})
+	}
+	var next runtime.LogPos
+	var err error
+	if o.Follow {
+		// A line without an end is left to the follower.
+		next, err = runtime.ReadLogFiles(path, next, func(l runtime.LogLine, _ runtime.LogPos) error { return take(l) })
+	} else {
+		err = runtime.ReadWholeLog(path, take)
+	}
 	for _, l := range last {
 		if err == nil {
 			err = send(l)
 		}
 	}
-	return counted.read, err
-}
-
-// countedReader reads a file up to the size that it had.
-type countedReader struct {
-	f          *os.File
-	read, left int64
-}
-
-func (c *countedReader) Read(p []byte) (int, error) {
-	if int64(len(p)) > c.left {
-		p = p[:c.left]
-	}
-	if len(p) == 0 {
-		return 0, io.EOF
-	}
-	n, err := c.f.Read(p)
-	c.read += int64(n)
-	c.left -= int64(n)
-	return n, err
+	return next, err
 }
 
 // Stats implements admin.Station.

@@ -508,7 +508,7 @@ func rotation(t *testing.T, x *world) {
 
 // bounded floods a log that is kept small.
 func bounded(t *testing.T, x *world) {
-	const n, limit = 2_000_000, 4 << 20
+	const n, limit = 500_000, 1 << 20
 	a := x.run(runtime.Resources{}, nil, "lines", fmt.Sprint(n))
 	r := runtime.NewRotator(a.log, runtime.RotatorOptions{
 		Reopen: func(ctx context.Context) error { return x.c.ReopenLog(ctx, a.container) },

@@ -219,6 +219,7 @@ func limitRows(l admin.Limits) []limitRow {
 	add("tmpfs-size", size(l.TmpfsSize))
 	add("output-size", size(l.OutputSize))
 	add("scratch-size", size(l.ScratchSize))
+	add("log-size", size(l.LogSize))
 	for _, u := range l.Ulimits {
 		add("ulimit "+u.Name, fmt.Sprintf("%d:%d", u.Soft, u.Hard))
 	}

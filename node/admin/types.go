@@ -149,6 +149,7 @@ type Limits struct {
 	TmpfsSize         int64    `json:"tmpfs_size,omitempty"`
 	OutputSize        int64    `json:"output_size,omitempty"`
 	ScratchSize       int64    `json:"scratch_size,omitempty"`
+	LogSize           int64    `json:"log_size,omitempty"`
 	Ulimits           []Ulimit `json:"ulimits,omitempty"`
 	Devices           []string `json:"devices,omitempty"` // CDI names
 	OOMScoreAdj       *int64   `json:"oom_score_adj,omitempty"`

@@ -343,6 +343,11 @@ func (e *CRI) Wait(ctx context.Context, runID int64, containerID string) (*Exit,
 	return out, nil
 }
 
+// ReopenLog implements Engine.
+func (e *CRI) ReopenLog(ctx context.Context, containerID string) error {
+	return e.rt.ReopenLog(ctx, containerID)
+}
+
 // Stop implements Engine.
 func (e *CRI) Stop(ctx context.Context, containerID string, grace time.Duration) error {
 	if err := e.rt.StopContainer(ctx, containerID, grace); err != nil && !errors.Is(err, runtime.ErrNotFound) {

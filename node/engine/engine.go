@@ -106,6 +106,9 @@ type Engine interface {
 	Wait(ctx context.Context, runID int64, containerID string) (*Exit, error)
 	// Processes returns the run's processes by their numbers on this machine.
 	Processes(ctx context.Context, runID int64) ([]int, error)
+	// ReopenLog makes the container's output go to a new file at its log's
+	// path, after the old one was renamed. The container must be running.
+	ReopenLog(ctx context.Context, containerID string) error
 	// Stop sends SIGTERM and, after the grace, SIGKILL. It returns when the
 	// container has ended; one that is gone is no error.
 	Stop(ctx context.Context, containerID string, grace time.Duration) error

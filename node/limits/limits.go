@@ -24,6 +24,7 @@ type Limits struct {
 	TmpfsSize         int64         `json:"tmpfs_size,omitempty"`   // bytes of the in-memory /tmp
 	OutputSize        int64         `json:"output_size,omitempty"`  // bytes of the result
 	ScratchSize       int64         `json:"scratch_size,omitempty"` // bytes of /mnt/tmp
+	LogSize           int64         `json:"log_size,omitempty"`     // bytes that its log takes on the disk
 	Ulimits           []Ulimit      `json:"ulimits,omitempty"`      // sorted by name
 	Devices           []Device      `json:"devices,omitempty"`
 	OOMScoreAdj       *int64        `json:"oom_score_adj,omitempty"` // nil is 0
@@ -32,7 +33,7 @@ type Limits struct {
 
 // Defaults are the limits of a node whose administrator says nothing.
 func Defaults() Limits {
-	return Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, ScratchSize: 10 << 30}
+	return Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}
 }
 
 // Unlimited is a ulimit without a bound, and swap without one.

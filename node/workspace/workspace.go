@@ -301,6 +301,9 @@ func (w *Run) LogDir() string { return w.path("log") }
 // LogFile is the absolute path of the container's log.
 func (w *Run) LogFile() string { return filepath.Join(w.LogDir(), LogName) }
 
+// ShippedFile is where the node notes up to where it has sent the log.
+func (w *Run) ShippedFile() string { return w.path("shipped") }
+
 // LogName is the file name of the container's log in LogDir.
 const LogName = "algorithm.log"
 
