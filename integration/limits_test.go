@@ -26,6 +26,7 @@ var limited = map[string]map[string]any{
 	"shm":     {"shm_size": "1m", "tmpfs_size": "2m"},
 	"ulimit":  {"ulimits": []string{"nofile=77:99", "core=0"}},
 	"output":  {"output_size": "2m"},
+	"log":     {"log_size": "1m"},
 	"scratch": {"scratch_size": "4m", "output_size": "1m"},
 	"timeout": {"timeout": "2s"},
 	"score":   {"oom_score_adj": 321, "memory": "96m", "memory_swap": "96m", "cpu_shares": 512, "cpus": 1.5, "pids": 100},
@@ -68,6 +69,7 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 			"a fork bomb stays within its processes":                forkBomb,
 			"a CPU set binds":                                       cpuSet,
 			"shared memory and tmpfs have their size":               inMemory,
+			"a flooded log keeps its beginning and its end":         logFlood,
 			"ulimits hold from the first instruction":               ulimits,
 			"what lies beside the output is bounded":                besideOutput,
 			"the scratch is bounded":                                scratchBound,
@@ -91,6 +93,27 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 }
 
 func (n limitedNode) order(name string) order { return image(n.images[name]) }
+
+func logFlood(t *testing.T, n limitedNode) {
+	const lines = 300_000
+	done := n.call(t, "spam", kwargs{"lines": lines}, n.order("log"))
+	completed[map[string]int](t, done)
+	var dropped, want int64
+	head, tail, found := strings.Cut(done.Text, "\n[... ")
+	if _, err := fmt.Sscanf(tail, "%d bytes of log left out", &dropped); err != nil || !found {
+		t.Fatalf("%d bytes of log say nothing of a gap: %v", len(done.Text), err)
+	}
+	for i := range lines {
+		want += int64(len(fmt.Sprintf("line %d ", i))) + 61
+	}
+	_, tail, _ = strings.Cut(tail, " ...]\n")
+	if got := int64(len(head)+len(tail)) + dropped; got != want {
+		t.Errorf("%d bytes sent and %d left out, of %d", len(head)+len(tail), dropped, want)
+	}
+	if !strings.HasPrefix(head, "line ") || !strings.Contains(tail, fmt.Sprintf("line %d ", lines-1)) || len(head)+len(tail) > 1<<20 {
+		t.Errorf("%d bytes of beginning and %d of end", len(head), len(tail))
+	}
+}
 
 func memoryHog(t *testing.T, n limitedNode) {
 	done := n.call(t, "oom", kwargs{"bytes": 128 << 20}, n.order("memory"))
