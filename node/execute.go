@@ -51,6 +51,7 @@ func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *
 		return nil, err
 	}
 	defer release()
+	a.admittedAt = time.Now().UTC()
 	return n.execute(ctx, a, r, limit)
 }
 
@@ -79,7 +80,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		r.State = ledger.Exited
 		r.Reason, r.Status = string(out.reason), string(statusOf[out.reason])
 		r.Message, r.ExitCode, r.HasOutput = out.message, out.exitCode, out.output
-		r.FinishedAt = time.Now().UTC()
+		r.Use, r.EndedAt, r.FinishedAt = a.use, a.endedAt, time.Now().UTC()
 		return nil
 	}
 	retry := backoff.New(backoff.Server)
@@ -122,6 +123,10 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 		if err := n.deliver(ctx, rec); err != nil {
 			return // ctx has ended; the next start goes on
 		}
+		if now, err := n.ledger.Get(rec.RunID); err == nil {
+			rec = now
+		}
+		n.logEnd(ctx, rec)
 	}
 	if err := n.clean(ctx, rec); err != nil {
 		n.log.WarnContext(ctx, "a run's remains are left for the next start", "run", rec.RunID, "error", err)
@@ -135,6 +140,7 @@ func (n *Node) execute(ctx context.Context, a *activeRun, r *server.Run, limit l
 		l.State = ledger.Preparing
 		l.Attempt++
 		l.Limits, l.Devices = &limit, nil
+		l.AdmittedAt = a.admittedAt
 		return nil
 	})
 	if err != nil {
@@ -161,6 +167,7 @@ type prepared struct {
 	pinned, sandbox, container string
 	spec                       *engine.Spec
 	inputUse                   int64 // of the node's own files beside the output
+	imageTook                  time.Duration
 }
 
 // prepare does everything up to a created container, side by side where one
@@ -181,7 +188,12 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	var img *image.Provided
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) { token, err = n.register(gctx, r); return err })
-	g.Go(func() (err error) { resolved, img, err = n.ensureImage(gctx, a, r); return err })
+	g.Go(func() (err error) {
+		began := time.Now()
+		resolved, img, err = n.ensureImage(gctx, a, r)
+		p.imageTook = time.Since(began)
+		return err
+	})
 	g.Go(func() (err error) {
 		p.sandbox, err = n.engine.Open(gctx, spec)
 		return asStart(gctx, err)
@@ -226,7 +238,7 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	if _, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
 		l.State = ledger.Starting
 		l.Pinned, l.SandboxID, l.ContainerID = p.pinned, p.sandbox, p.container
-		l.StartedAt, l.InputUse = time.Now().UTC(), p.inputUse
+		l.StartedAt, l.InputUse, l.ImageTook = time.Now().UTC(), p.inputUse, p.imageTook
 		return nil
 	}); err != nil {
 		return fmt.Errorf("write down that the algorithm starts: %w", err)
@@ -287,8 +299,12 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	}
 	ended()
 	_ = side.Wait() // they report by themselves
+	n.ended(ctx, a, exit)
 	if over != nil && !killed(ctx) {
 		n.log.WarnContext(ctx, "the algorithm was stopped", "run", a.id, "why", over.message, "error", err)
+		if over.reason == ReasonTimeout {
+			n.tell(admin.EventTimeout, rec, over.message)
+		}
 		return &outcome{reason: over.reason, message: over.message}, nil
 	}
 	if err != nil {
@@ -306,6 +322,22 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	n.log.InfoContext(ctx, "algorithm ended", "run", a.id, "exit_code", exit.Code, "outcome", string(out.reason),
 		"ran", exit.FinishedAt.Sub(exit.StartedAt).Round(time.Millisecond), "output_bytes", size, "peak_memory", exit.PeakMemory)
 	return &out, nil
+}
+
+// ended notes when an algorithm ended and what it has used. exit is nil where
+// the runtime did not tell of the end.
+func (n *Node) ended(ctx context.Context, a *activeRun, exit *engine.Exit) {
+	a.endedAt = time.Now().UTC()
+	if exit != nil && !exit.FinishedAt.IsZero() {
+		a.endedAt = exit.FinishedAt.UTC()
+	}
+	a.use = n.account(ctx, a.id)
+	if a.use != nil && exit != nil && exit.OOMKilled {
+		a.use.OOMKills = max(a.use.OOMKills, 1) // the runtime may know more than the kernel tells
+	}
+	if a.use != nil && a.use.OOMKills > 0 {
+		n.tell(admin.EventOOM, &a.rec, "the kernel killed a process of it for want of memory")
+	}
 }
 
 // stop ends an algorithm that may not go on, and returns why together with what

@@ -23,7 +23,7 @@ func (e *fakeEngine) Inspect(_ context.Context, runID int64) (*engine.Details, e
 }
 
 func (e *fakeEngine) Usage(int64) (runtime.Usage, error) {
-	return runtime.Usage{CPUNanos: 1e9, Memory: 1 << 20, Pids: 1}, nil
+	return runtime.Usage{CPUNanos: 1e9, UserNanos: 9e8, SystemNanos: 1e8, Memory: 1 << 20, PeakMemory: 2 << 20, Pids: 1, Throttled: 3, ThrottledNanos: 7, ReadBytes: 5, WrittenBytes: 6}, nil
 }
 
 func (e *fakeEngine) Update(_ context.Context, runID int64, r runtime.Resources) (runtime.Resources, error) {

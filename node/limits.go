@@ -109,6 +109,8 @@ const (
 	measureEvery   = 250 * time.Millisecond
 	measureSeldom  = 5 * time.Second
 	measureBackoff = 20
+	// sampleEvery is how often throttling is read while the algorithm runs.
+	sampleEvery = time.Second
 	// measureFailures in a row stop a run: what cannot be measured is not
 	// bounded.
 	measureFailures = 5
@@ -127,6 +129,7 @@ func (n *Node) guard(ctx context.Context, rec *ledger.Record) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	failures := 0
+	var sampled time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -138,6 +141,11 @@ func (n *Node) guard(ctx context.Context, rec *ledger.Record) error {
 		}
 		m.own = rec.InputUse
 		l := n.limitsOf(rec)
+		if l.CPUs > 0 && time.Since(sampled) >= sampleEvery {
+			// What the container's own group has counted goes with it.
+			sampled = time.Now()
+			_, _ = n.engine.Usage(rec.RunID) // its end says what went wrong
+		}
 		left := measureSeldom
 		if l.Timeout > 0 {
 			if left = time.Until(rec.StartedAt.Add(l.Timeout)); left <= 0 {

@@ -99,6 +99,9 @@ type activeRun struct {
 	doing atomic.Pointer[image.Progress]
 	ran   context.Context
 	ended context.CancelFunc
+	// What the run's goroutine has found out and conclude writes down.
+	admittedAt, endedAt time.Time
+	use                 *ledger.Use
 }
 
 // New makes a node. Run starts it, Close releases its ledger.

@@ -72,7 +72,7 @@ var statusOf = map[Reason]server.Status{
 // outcome is how a run ended.
 type outcome struct {
 	reason   Reason
-	message  string // one sentence for the user; on success a warning, or empty
+	message  string // one sentence for the user, empty on success
 	exitCode int
 	output   bool // the workspace holds a result to deliver
 }
@@ -139,9 +139,8 @@ func diskFailed(err error) bool {
 
 // judge turns a container's exit and what it left behind into an outcome.
 func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outcome {
-	out := judgeOutput(exit, size, l.OutputSize, outputErr)
 	if !exit.OOMKilled {
-		return out
+		return judgeOutput(exit, size, l.OutputSize, outputErr)
 	}
 	why := "the machine ran out of memory"
 	if l.Memory > 0 {
@@ -150,14 +149,12 @@ func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outc
 	if exit.PeakMemory > 0 {
 		why += " (peak " + units.FormatSize(exit.PeakMemory) + ")"
 	}
-	switch out.reason {
-	case ReasonCompleted:
-		out.message = fmt.Sprintf("warning: the algorithm ended well, but a process of it was killed: %s; check that the result is complete", why)
-	case ReasonCrashed, ReasonNoOutput:
-		out.reason = ReasonMemory
-		out.message = fmt.Sprintf("killed: %s, exit code %d: use less memory or ask the node's administrator for more", why, exit.Code)
+	// Whatever the rest made of it: a result without what the killed process
+	// should have added is not one to publish.
+	return outcome{
+		reason: ReasonMemory, exitCode: exit.Code,
+		message: fmt.Sprintf("killed: %s, exit code %d: use less memory or ask the node's administrator for more", why, exit.Code),
 	}
-	return out
 }
 
 func judgeOutput(exit *engine.Exit, size, limit int64, outputErr error) outcome {

@@ -73,7 +73,8 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 		ID: rec.RunID, Task: rec.TaskID, Job: rec.JobID, Parent: rec.ParentID,
 		Organization: rec.InitOrganizationID, User: rec.InitUserID,
 		Image: rec.Image, Pinned: rec.Pinned, File: rec.File, State: s.state(rec), Attempt: rec.Attempt, KillWanted: rec.KillWanted,
-		ReceivedAt: rec.ReceivedAt, StartedAt: rec.StartedAt, FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
+		ReceivedAt: rec.ReceivedAt, AdmittedAt: rec.AdmittedAt, StartedAt: rec.StartedAt, EndedAt: rec.EndedAt,
+		FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
 	}
 	if a := s.activeRun(rec.RunID); a != nil && r.State == admin.Preparing {
 		if p := a.doing.Load(); p != nil {
@@ -81,6 +82,7 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 		}
 	}
 	if rec.State.Final() {
+		r.Accounting = shownAccounting(rec, rec.Use)
 		r.Outcome = &admin.Outcome{
 			Reason: rec.Reason, Status: rec.Status, Message: rec.Message, ExitCode: rec.ExitCode, Started: !rec.StartedAt.IsZero(),
 		}
@@ -174,10 +176,10 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 		out.Problems = append(out.Problems, err.Error())
 		return out, nil
 	}
-	out.Accounting = &admin.Accounting{
-		CPUSeconds: float64(u.CPUNanos) / 1e9, ThrottledSeconds: float64(u.ThrottledNanos) / 1e9,
-		ReadBytes: u.ReadBytes, WrittenBytes: u.WrittenBytes,
+	if rec.EndedAt.IsZero() && !rec.StartedAt.IsZero() {
+		rec.EndedAt = time.Now() // so far
 	}
+	out.Accounting = shownAccounting(rec, useOf(u))
 	return out, nil
 }
 

@@ -39,6 +39,8 @@ type Cgroup struct {
 	mu    sync.Mutex
 	oom   *os.File // cgroup v1: counts out-of-memory events
 	kills int64    // read from oom so far
+	// throttled and its time are the most that Usage has seen.
+	throttled, throttledNanos int64
 }
 
 // cgroupTop is the name below which all control groups of v6node are.

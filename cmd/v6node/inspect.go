@@ -80,7 +80,9 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 	d.optional("SIF file", in.File)
 	d.optional("attempt", number(int64(in.Attempt)))
 	d.optional("received", stamp(in.ReceivedAt))
+	d.optional("admitted", stamp(in.AdmittedAt))
 	d.optional("started", stamp(in.StartedAt))
+	d.optional("ended", stamp(in.EndedAt))
 	d.optional("finished", stamp(in.FinishedAt))
 	d.optional("delivered", stamp(in.DeliveredAt))
 	d.optional("log", in.LogPath)
@@ -181,8 +183,8 @@ func parenthesis(s string) string {
 
 func describeAccounting(d *description, a *admin.Accounting) {
 	d.section("Used")
-	d.entry("cpu time", cpuTime(seconds(a.CPUSeconds)))
-	d.entry("throttled", cpuTime(seconds(a.ThrottledSeconds)))
+	d.entry("cpu time", fmt.Sprintf("%s (user %s, system %s)", cpuTime(seconds(a.CPUSeconds)), cpuTime(seconds(a.CPUUserSeconds)), cpuTime(seconds(a.CPUSystemSeconds))))
+	d.entry("throttled", fmt.Sprintf("%s in %d periods", cpuTime(seconds(a.ThrottledSeconds)), a.ThrottledPeriods))
 	d.entry("peak memory", humanSize(a.PeakMemory))
 	d.entry("read / written", humanSize(a.ReadBytes)+" / "+humanSize(a.WrittenBytes))
 	d.entry("oom kills", decimal(a.OOMKills))

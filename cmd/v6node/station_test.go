@@ -67,6 +67,11 @@ func hospital() *admintest.Station {
 	limits := admin.Limits{Memory: 2 << 30, CPUs: 1.5, Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, TimeoutSeconds: 3600}
 	effective := limits
 	effective.TmpfsSize, effective.OutputSize, effective.TimeoutSeconds, effective.CPUShares = 0, 0, 0, 1024
+	used := *running
+	used.Accounting = &admin.Accounting{
+		CPUSeconds: 61.5, CPUUserSeconds: 60, CPUSystemSeconds: 1.5, ThrottledSeconds: 1.25, ThrottledPeriods: 17, PeakMemory: 123456789,
+		QueueSeconds: 2, ImageSeconds: 0.004, StartSeconds: 0.21, RunSeconds: 180,
+	}
 	return &admintest.Station{
 		RunList: []*admin.Run{
 			{ID: 105, Task: 54, Organization: 4, OrganizationName: "Maastro", Image: average, State: admin.Queued, ReceivedAt: before(30 * time.Minute)},
@@ -80,14 +85,13 @@ func hospital() *admintest.Station {
 				Outcome: &admin.Outcome{Reason: "killed", Started: true, ExitCode: 143}},
 		},
 		Inspections: map[int64]*admin.Inspection{103: {
-			Run: *running, Node: "v6k3x7q2pa", Policy: &admin.Decision{Allowed: true, Reason: "allowed_algorithms: ^harbor.example.org/algorithms/.*"},
+			Run: used, Node: "v6k3x7q2pa", Policy: &admin.Decision{Allowed: true, Reason: "allowed_algorithms: ^harbor.example.org/algorithms/.*"},
 			Sandbox:   &admin.Sandbox{ID: "5d0f3c", Ready: true, NetNS: "/var/run/netns/cni-1", Cgroup: "/v6node/v6k3x7q2pa/103", PID: 4242},
 			Container: &admin.Container{ID: "8a1e77", State: "running", ImageID: "sha256:77aa", PID: 4250},
 			Limits:    admin.LimitsState{Asked: limits, Effective: &effective, Enforce: "strict"},
 			Mounts:    []admin.Mount{{Source: "/srv/data/patients.csv", Destination: "/mnt/data/patients.csv", ReadOnly: true}},
 			EnvNames:  []string{"INPUT_FILE", "OUTPUT_FILE"}, LogPath: "/var/lib/v6node/site/work/runs/103/log/algorithm.log",
-			Accounting: &admin.Accounting{CPUSeconds: 61.5, ThrottledSeconds: 1.25, PeakMemory: 123456789, QueueSeconds: 2, ImageSeconds: 0.004, StartSeconds: 0.21, RunSeconds: 180},
-			Problems:   []string{"the runtime did not say which handler it used"},
+			Problems: []string{"the runtime did not say which handler it used"},
 		}},
 		Lines: map[int64][]*admin.LogLine{103: {
 			{Time: before(3 * time.Minute), Stream: "stdout", Text: []byte("reading the data")},

@@ -46,12 +46,17 @@ type Run struct {
 	KillWanted bool   `json:"kill_wanted,omitempty"`
 
 	ReceivedAt  time.Time `json:"received_at,omitzero"`
+	AdmittedAt  time.Time `json:"admitted_at,omitzero"` // it got its room
 	StartedAt   time.Time `json:"started_at,omitzero"`
-	FinishedAt  time.Time `json:"finished_at,omitzero"`
+	EndedAt     time.Time `json:"ended_at,omitzero"`    // the algorithm
+	FinishedAt  time.Time `json:"finished_at,omitzero"` // the outcome was decided
 	DeliveredAt time.Time `json:"delivered_at,omitzero"`
 
 	// Outcome is there once it is decided.
 	Outcome *Outcome `json:"outcome,omitempty"`
+	// Accounting is there once the outcome is decided, and while the algorithm
+	// runs in an Inspection.
+	Accounting *Accounting `json:"accounting,omitempty"`
 }
 
 // ImageProgress is how far an image is. Total is 0 where it is not known.
@@ -82,9 +87,8 @@ type Inspection struct {
 	Limits    LimitsState `json:"limits"`
 	Mounts    []Mount     `json:"mounts,omitempty"`
 	// EnvNames are the names of the algorithm's environment variables.
-	EnvNames   []string    `json:"env_names,omitempty"`
-	LogPath    string      `json:"log_path,omitempty"`
-	Accounting *Accounting `json:"accounting,omitempty"`
+	EnvNames []string `json:"env_names,omitempty"`
+	LogPath  string   `json:"log_path,omitempty"`
 	// Problems says what could not be found out, and why.
 	Problems []string `json:"problems,omitempty"`
 }
@@ -183,17 +187,20 @@ func (c LimitChange) Empty() bool { return c == LimitChange{} }
 // Accounting is what a run has used and how long its steps took, so far.
 type Accounting struct {
 	CPUSeconds       float64 `json:"cpu_seconds"`
+	CPUUserSeconds   float64 `json:"cpu_user_seconds"`
+	CPUSystemSeconds float64 `json:"cpu_system_seconds"`
 	ThrottledSeconds float64 `json:"throttled_seconds"`
+	ThrottledPeriods int64   `json:"throttled_periods"`
 	PeakMemory       int64   `json:"peak_memory"`
-	ReadBytes        int64   `json:"read_bytes"`
+	ReadBytes        int64   `json:"read_bytes"` // from block devices
 	WrittenBytes     int64   `json:"written_bytes"`
 	OOMKills         int64   `json:"oom_kills"`
 
-	QueueSeconds    float64 `json:"queue_seconds"`
-	ImageSeconds    float64 `json:"image_seconds"`
-	StartSeconds    float64 `json:"start_seconds"`
-	RunSeconds      float64 `json:"run_seconds"`
-	DeliverySeconds float64 `json:"delivery_seconds"`
+	QueueSeconds    float64 `json:"queue_seconds"`    // from receipt to admission
+	ImageSeconds    float64 `json:"image_seconds"`    // to resolve and fetch the image, within StartSeconds
+	StartSeconds    float64 `json:"start_seconds"`    // from admission to the algorithm's start
+	RunSeconds      float64 `json:"run_seconds"`      // from the start to the end
+	DeliverySeconds float64 `json:"delivery_seconds"` // from the decision to the server's acknowledgement
 }
 
 // LogLine is a line that an algorithm wrote.

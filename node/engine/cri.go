@@ -138,6 +138,18 @@ func (e *CRI) cgroup(runID int64) *runtime.Cgroup {
 	return g
 }
 
+// cgroupOf returns the run's cgroup object, and makes none that would stay for a
+// run that does not live.
+func (e *CRI) cgroupOf(runID int64) *runtime.Cgroup {
+	e.mu.Lock()
+	g := e.groups[runID]
+	e.mu.Unlock()
+	if g == nil {
+		g = e.newCgroup(runID)
+	}
+	return g
+}
+
 func (e *CRI) newCgroup(runID int64) *runtime.Cgroup {
 	return e.rt.Cgroup(e.instance, "run"+strconv.FormatInt(runID, 10))
 }

@@ -73,7 +73,7 @@ func (e *CRI) Inspect(ctx context.Context, runID int64) (*Details, error) {
 
 // Usage implements Observer.
 func (e *CRI) Usage(runID int64) (runtime.Usage, error) {
-	u, err := e.newCgroup(runID).Usage()
+	u, err := e.cgroupOf(runID).Usage()
 	if errors.Is(err, runtime.ErrNotFound) {
 		return u, fmt.Errorf("run %d: %w", runID, ErrVanished)
 	}

@@ -69,13 +69,33 @@ type Record struct {
 	Reason   string `json:"reason,omitempty"`  // the node's typed reason
 	Message  string `json:"message,omitempty"` // the sentence that the user reads
 	ExitCode int    `json:"exit_code,omitempty"`
+	// Use is what the algorithm has used, nil where it was not started or that
+	// is not known.
+	Use *Use `json:"use,omitempty"`
 	// HasOutput tells that the run directory's output is the result to deliver.
 	HasOutput bool `json:"has_output,omitempty"`
 
-	ReceivedAt  time.Time `json:"received_at"`
-	StartedAt   time.Time `json:"started_at,omitzero"`
-	FinishedAt  time.Time `json:"finished_at,omitzero"`
-	DeliveredAt time.Time `json:"delivered_at,omitzero"`
+	ReceivedAt  time.Time     `json:"received_at"`
+	AdmittedAt  time.Time     `json:"admitted_at,omitzero"` // it got its room
+	ImageTook   time.Duration `json:"image_took,omitempty"` // to resolve and fetch the image
+	StartedAt   time.Time     `json:"started_at,omitzero"`
+	EndedAt     time.Time     `json:"ended_at,omitzero"`    // the algorithm
+	FinishedAt  time.Time     `json:"finished_at,omitzero"` // the outcome was decided
+	DeliveredAt time.Time     `json:"delivered_at,omitzero"`
+}
+
+// Use is what everything in a run's control group has used from its creation to
+// the algorithm's end. What the kernel does not count is zero.
+type Use struct {
+	CPU            time.Duration `json:"cpu"` // nanoseconds, like the others
+	CPUUser        time.Duration `json:"cpu_user"`
+	CPUSystem      time.Duration `json:"cpu_system"`
+	Throttled      time.Duration `json:"throttled"` // held back by the CPU limit
+	ThrottledTimes int64         `json:"throttled_times"`
+	PeakMemory     int64         `json:"peak_memory"` // bytes, file cache included
+	ReadBytes      int64         `json:"read_bytes"`  // from block devices
+	WrittenBytes   int64         `json:"written_bytes"`
+	OOMKills       int64         `json:"oom_kills"`
 }
 
 // ImageAtRuntime is what the runtime calls the run's image, "" before it is known.
