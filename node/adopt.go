@@ -99,10 +99,7 @@ func (n *Node) restart(ctx context.Context, rec *ledger.Record) {
 	if err := n.engine.Remove(ctx, rec.RunID); err != nil {
 		n.log.ErrorContext(ctx, "the remains of an interrupted start could not be removed", "run", rec.RunID, "error", err)
 	}
-	if _, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
-		r.State, r.SandboxID, r.ContainerID = ledger.Received, "", ""
-		return nil
-	}); err != nil {
+	if err := n.backToReceived(rec.RunID, func(*ledger.Record) {}); err != nil {
 		n.log.ErrorContext(ctx, "an interrupted start could not be written down", "run", rec.RunID, "error", err)
 	}
 	n.interrupt(rec)
@@ -112,7 +109,9 @@ func (n *Node) restart(ctx context.Context, rec *ledger.Record) {
 // takeOver goes on with an algorithm that was started before this node was.
 func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living) {
 	n.log.InfoContext(ctx, "taking over a run that was started earlier", "run", a.id, "started", rec.StartedAt.Format(time.RFC3339))
-	release, err := n.gate.Restore(n.request(rec, n.limitsOf(rec)))
+	q := n.request(rec, n.limitsOf(rec))
+	n.countDevices(ctx, q)
+	release, err := n.gate.Restore(q)
 	if err != nil {
 		n.log.ErrorContext(ctx, "a run taken over is not counted in the budget", "run", a.id, "error", err)
 	} else {

@@ -66,6 +66,8 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		// The node stops. A started algorithm goes on without us; anything
 		// less is begun anew by the next start.
 		return
+	case n.runAgain(own, a, out, err):
+		return
 	case err != nil:
 		o := classify(err)
 		out = &o
@@ -133,9 +135,9 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 	}
 }
 
-// execute prepares and runs the algorithm and judges its end. It leaves what
-// it made to clean.
-func (n *Node) execute(ctx context.Context, a *activeRun, r *server.Run, limit limits.Limits) (*outcome, error) {
+// attempt prepares and starts the algorithm once.
+func (n *Node) attempt(ctx context.Context, a *activeRun, r *server.Run, limit limits.Limits) (*ledger.Record, string, error) {
+	began := time.Now()
 	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
 		l.State = ledger.Preparing
 		l.Attempt++
@@ -144,22 +146,22 @@ func (n *Node) execute(ctx context.Context, a *activeRun, r *server.Run, limit l
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write down that the run begins: %w", err)
+		return nil, "", fmt.Errorf("write down that the run begins: %w", err)
 	}
 	if rec, err = n.assignDevices(rec); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	p, err := n.prepare(ctx, a, rec, r)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	prepared := time.Since(a.since)
+	prepared := time.Since(began)
 	if err := n.start(ctx, a, p); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	n.log.InfoContext(ctx, "algorithm started", "run", a.id, "image", p.pinned,
-		"prepared_in", prepared.Round(time.Millisecond), "started_in", (time.Since(a.since) - prepared).Round(time.Millisecond))
-	return n.attend(ctx, a, rec, p.container)
+	n.log.InfoContext(ctx, "algorithm started", "run", a.id, "image", p.pinned, "attempt", rec.Attempt,
+		"prepared_in", prepared.Round(time.Millisecond), "started_in", (time.Since(began) - prepared).Round(time.Millisecond))
+	return rec, p.container, nil
 }
 
 // prepared is a run whose container exists.
@@ -187,17 +189,17 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	var resolved image.Resolved
 	var img *image.Provided
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) { token, err = n.register(gctx, r); return err })
-	g.Go(func() (err error) {
+	g.Go(n.safe(ctx, func() (err error) { token, err = n.register(gctx, r); return err }))
+	g.Go(n.safe(ctx, func() (err error) {
 		began := time.Now()
 		resolved, img, err = n.ensureImage(gctx, a, r)
 		p.imageTook = time.Since(began)
 		return err
-	})
-	g.Go(func() (err error) {
+	}))
+	g.Go(n.safe(ctx, func() (err error) {
 		p.sandbox, err = n.engine.Open(gctx, spec)
-		return asStart(gctx, err)
-	})
+		return asHitch(gctx, err)
+	}))
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
@@ -215,11 +217,11 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	p.pinned = resolved.Pinned
 	spec.Image, spec.ImageName, spec.ImageFile = img.Name, resolved.Pinned, resolved.File
 	g, gctx = errgroup.WithContext(ctx)
-	g.Go(func() error { return n.openGateway(gctx, rec, p.sandbox, token) })
-	g.Go(func() (err error) {
+	g.Go(n.safe(ctx, func() error { return n.openGateway(gctx, rec, p.sandbox, token) }))
+	g.Go(n.safe(ctx, func() (err error) {
 		p.container, err = n.engine.Create(gctx, spec, p.sandbox)
-		return asStart(gctx, err)
-	})
+		return asHitch(gctx, err)
+	}))
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
@@ -250,6 +252,9 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	if err := n.engine.Start(whole, p.container); err != nil {
+		if n.neverRan(ctx, a.id, p.container) {
+			return asHitch(ctx, err)
+		}
 		return asStart(ctx, err)
 	}
 	if err := n.verify(whole, p.spec, p.container); err != nil {
@@ -271,24 +276,19 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	alive, ended := context.WithCancel(ctx)
 	defer ended()
 	var side errgroup.Group
-	side.Go(func() error { n.tellActive(ctx, a); return nil })
+	side.Go(n.safe(ctx, func() error { n.tellActive(ctx, a); return nil }))
 	if n.cfg.ShareAlgorithmLogs {
-		side.Go(func() error {
+		side.Go(n.safe(ctx, func() error {
 			if err := n.shipLog(alive, a, ws); err != nil {
 				n.log.WarnContext(ctx, "the log could not be sent while the algorithm runs", "run", a.id, "error", err)
 			}
 			return nil
-		})
+		}))
 	}
 	within, exceeded := context.WithCancelCause(ctx)
 	defer exceeded(nil)
-	side.Go(func() error { exceeded(n.guard(alive, rec)); return nil })
-	side.Go(func() error {
-		if err := n.keepLog(alive, rec, container); err != nil {
-			exceeded(err)
-		}
-		return nil
-	})
+	side.Go(n.watch(ctx, exceeded, func() error { return n.guard(alive, rec) }))
+	side.Go(n.watch(ctx, exceeded, func() error { return n.keepLog(alive, rec, container) }))
 	exit, err := n.engine.Wait(within, a.id, container)
 	var over *overrun
 	if err != nil && (killed(ctx) || errors.As(context.Cause(within), &over)) {
@@ -439,7 +439,7 @@ func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, tok
 	if err != nil {
 		return fmt.Errorf("make the proxy: %w", err)
 	}
-	return asStart(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api))
+	return asHitch(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api))
 }
 
 // asStart marks what the engine could not do, unless a more exact reason or

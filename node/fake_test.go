@@ -28,6 +28,7 @@ type fakeEngine struct {
 	gates     map[string]http.Handler
 	starts    map[int64]int
 	openErr   error
+	fail      func(step string, s *engine.Spec) error  // nil fails nothing
 	reopenErr error                                    // what ReopenLog answers
 	verify    func(s *engine.Spec, started bool) error // nil is content
 	opened    chan int64                               // if not nil, receives each Open and blocks it until taken
@@ -66,6 +67,9 @@ func (e *fakeEngine) Open(ctx context.Context, s *engine.Spec) (string, error) {
 	if e.openErr != nil {
 		return "", e.openErr
 	}
+	if err := e.failing("open", s); err != nil {
+		return "", err
+	}
 	e.serial++
 	id := fmt.Sprintf("sandbox-%d", e.serial)
 	e.boxes[id] = s.RunID
@@ -88,6 +92,9 @@ func (e *fakeEngine) Create(_ context.Context, s *engine.Spec, sandbox string) (
 	if e.boxes[sandbox] != s.RunID {
 		return "", engine.ErrVanished
 	}
+	if err := e.failing("create", s); err != nil {
+		return "", err
+	}
 	e.serial++
 	id := fmt.Sprintf("container-%d", e.serial)
 	e.runs[id] = &fakeRun{spec: *s, sandbox: sandbox, engine: e, stop: make(chan struct{}), done: make(chan struct{})}
@@ -101,6 +108,9 @@ func (e *fakeEngine) Start(_ context.Context, id string) error {
 	if r == nil || r.started {
 		return fmt.Errorf("start %s: %w", id, engine.ErrVanished)
 	}
+	if err := e.failing("start", &r.spec); err != nil {
+		return err
+	}
 	r.started = true
 	e.starts[r.spec.RunID]++
 	go func() {
@@ -111,7 +121,14 @@ func (e *fakeEngine) Start(_ context.Context, id string) error {
 		e.mu.Unlock()
 		close(r.done)
 	}()
-	return nil
+	return e.failing("started", &r.spec)
+}
+
+func (e *fakeEngine) failing(step string, s *engine.Spec) error {
+	if e.fail == nil {
+		return nil
+	}
+	return e.fail(step, s)
 }
 
 func (e *fakeEngine) Wait(ctx context.Context, _ int64, id string) (*engine.Exit, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,15 +17,43 @@ import (
 )
 
 // newGate makes the admission of runs with the configured budget, filled up
-// with what the machine has.
-func newGate(b config.Budget) (*admission.Controller, error) {
+// with what the machine has. Devices are added when runs ask for some.
+func newGate(b config.Budget, a config.Admission) (*admission.Controller, error) {
 	machine, err := admission.Machine()
 	if err != nil {
 		return nil, fmt.Errorf("find out what this machine has: %w", err)
 	}
-	budget, err := machine.Budget(nil)
+	budget, err := budgetOf(machine, b)
 	if err != nil {
 		return nil, err
+	}
+	return admission.New(budget, admission.Options{
+		DefaultAsk: admission.Resources{
+			// CPU time is shared: a run without a limit is not refused its place
+			// for it.
+			MilliCPUs: 1,
+		},
+		Depth:        int(a.Depth),
+		ChildReserve: admission.Resources{Memory: a.Memory, MilliCPUs: 1000 * a.CPUs, Pids: a.Pids},
+		MaxPasses:    int(a.MaxPasses), MaxPassedFor: a.MaxPassedFor, StallAfter: a.StallAfter,
+	})
+}
+
+// budgetOf is the configured budget, or else the machine's less the reserve.
+func budgetOf(machine admission.Capacity, b config.Budget) (admission.Budget, error) {
+	reserve := machine.DefaultReserve()
+	for _, f := range []struct {
+		set  *int64
+		unit int64
+		to   *int64
+	}{{b.Reserve.Memory, 1, &reserve.Memory}, {b.Reserve.CPUs, 1000, &reserve.MilliCPUs}, {b.Reserve.Pids, 1, &reserve.Pids}} {
+		if f.set != nil {
+			*f.to = f.unit * *f.set
+		}
+	}
+	budget, err := machine.Budget(&reserve)
+	if err != nil {
+		return budget, fmt.Errorf("%w: resources.reserve: %w", config.ErrInvalid, err)
 	}
 	for _, f := range []struct {
 		set int64
@@ -34,20 +63,51 @@ func newGate(b config.Budget) (*admission.Controller, error) {
 			*f.to = f.set
 		}
 	}
-	return admission.New(budget, admission.Options{DefaultAsk: admission.Resources{
-		// CPU time is shared: a run without a limit is not refused its place
-		// for it.
-		MilliCPUs: 1,
-	}})
+	return budget, nil
 }
 
-// request is what a run asks of the budget. Devices are kept apart by their
-// assignment.
+// request is what a run asks of the budget. A device that it names is not
+// counted: naming it shares it.
 func (n *Node) request(rec *ledger.Record, l limits.Limits) admission.Request {
-	return admission.Request{
+	q := admission.Request{
 		RunID: rec.RunID, TaskID: rec.TaskID, JobID: rec.JobID, ParentTaskID: rec.ParentID,
 		OrganizationID: rec.InitOrganizationID, Arrived: rec.ReceivedAt,
 		Ask: admission.Resources{Memory: l.Memory, MilliCPUs: admission.MilliCPUs(l.CPUs), Pids: l.Pids},
+	}
+	for _, d := range l.Devices {
+		if d.Count > 0 {
+			if q.Ask.Devices == nil {
+				q.Ask.Devices = make(map[string]int64)
+			}
+			q.Ask.Devices[d.Kind] += int64(d.Count)
+		}
+	}
+	return q
+}
+
+// countDevices brings the budget's devices up to date, for a run that asks for
+// some: what a machine has may change while the node lives.
+func (n *Node) countDevices(ctx context.Context, q admission.Request) {
+	if len(q.Ask.Devices) == 0 {
+		return
+	}
+	n.devices.Lock()
+	defer n.devices.Unlock()
+	known, err := n.inventory()
+	if err != nil {
+		n.log.WarnContext(ctx, "some devices of this machine are not known", "error", err)
+	}
+	budget := n.gate.Snapshot().Budget
+	now := limits.CountDevices(known)
+	for kind, most := range n.cfg.Budget.Devices {
+		now[kind] = min(now[kind], most)
+	}
+	if maps.Equal(now, budget.Devices) {
+		return
+	}
+	budget.Devices = now
+	if err := n.gate.SetBudget(budget); err != nil {
+		n.log.WarnContext(ctx, "the devices of this machine could not be counted into the budget", "error", err)
 	}
 }
 
@@ -55,7 +115,9 @@ func (n *Node) request(rec *ledger.Record, l limits.Limits) admission.Request {
 // back.
 func (n *Node) admit(ctx context.Context, rec *ledger.Record, l limits.Limits) (release func(), err error) {
 	began := time.Now()
-	if err := n.gate.Enqueue(n.request(rec, l)); err != nil {
+	q := n.request(rec, l)
+	n.countDevices(ctx, q)
+	if err := n.gate.Enqueue(q); err != nil {
 		return nil, refuse(ReasonRoom, err)
 	}
 	n.tell(admin.EventQueued, rec, "")

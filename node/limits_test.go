@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/node/admission"
+	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/workspace"
@@ -191,19 +194,48 @@ func TestDevicesAreNotGivenTwice(t *testing.T) {
 	e := newFakeEngine(func(r *fakeRun) int { specs <- r.spec; return until(release)(r) })
 	s := newStation(t, e, "limits: {devices: a.b/gpu:1}\n")
 	r := s.start()
-	r.node.inventory = func() (map[string][]string, error) { return map[string][]string{"a.b/gpu": {"0", "1"}}, nil }
+	r.node.inventory = func() (map[string][]string, error) {
+		return map[string][]string{"a.b/gpu": {"0", "1", "2", "all"}}, nil
+	}
 	first, second := s.task(nil), s.task(nil)
 	a, b := <-specs, <-specs
 	if len(a.Devices) != 1 || len(b.Devices) != 1 || a.Devices[0] == b.Devices[0] {
 		t.Errorf("%v and %v", a.Devices, b.Devices)
 	}
-	s.ends(s.task(nil), standin.StatusStartFailed, "of the 2 here only 0 are free")
+	// The third of the machine is for a subtask.
+	third := s.task(nil)
+	s.eventually("a run that waits for its device", func() bool {
+		q, err := r.view().Queue(s.ctx)
+		return err == nil && len(q) == 1 && q[0].Task == third && strings.Contains(q[0].Reason, "waiting for a.b/gpu: 1 asked, 1 free of 3 and kept for subtasks")
+	})
 	close(release)
-	s.ends(first, standin.StatusCompleted)
-	s.ends(second, standin.StatusCompleted)
+	for _, task := range []int64{first, second, third} {
+		s.ends(task, standin.StatusCompleted)
+	}
 	s.clean(r)
-	s.ends(s.task(nil), standin.StatusCompleted)
+}
+
+func TestARunThatAsksForMoreDevicesThanThereAreFailsAtOnce(t *testing.T) {
+	s := newStation(t, newFakeEngine(echo), "limits: {devices: a.b/gpu:2}\nresources: {budget: {devices: a.b/gpu:1}}\n")
+	r := s.start()
+	s.ends(s.task(nil), standin.StatusStartFailed, "it asks for 2 of a.b/gpu and the budget has 0")
+	r.node.inventory = func() (map[string][]string, error) { return map[string][]string{"a.b/gpu": {"0", "1", "2"}}, nil }
+	s.ends(s.task(nil), standin.StatusStartFailed, "can never start on this node", "it asks for 2 of a.b/gpu and the budget has 1")
 	s.clean(r)
+}
+
+func TestAReserveIsTakenOffTheMachine(t *testing.T) {
+	machine := admission.Capacity{Resources: admission.Resources{Memory: 8 << 30, MilliCPUs: 4000, Pids: 1000}}
+	var b config.Budget
+	b.Reserve.Memory, b.Reserve.CPUs, b.Pids = new(int64(1<<30)), new(int64(1)), 77
+	got, err := budgetOf(machine, b)
+	if want := (admission.Resources{Memory: 7 << 30, MilliCPUs: 3000, Pids: 77}); err != nil || !reflect.DeepEqual(got.Resources, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b.Reserve.Memory = new(int64(8 << 30))
+	if _, err := budgetOf(machine, b); !errors.Is(err, config.ErrInvalid) {
+		t.Errorf("a reserve of everything: %v", err)
+	}
 }
 
 func TestWhyTheKernelKilledIsSaid(t *testing.T) {

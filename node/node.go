@@ -102,6 +102,7 @@ type activeRun struct {
 	// What the run's goroutine has found out and conclude writes down.
 	admittedAt, endedAt time.Time
 	use                 *ledger.Use
+	again               bool // the run begins anew
 }
 
 // New makes a node. Run starts it, Close releases its ledger.
@@ -122,7 +123,7 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	gate, err := newGate(o.Config.Budget)
+	gate, err := newGate(o.Config.Budget, o.Config.Admission)
 	if err != nil {
 		return nil, errors.Join(err, follower.Close(), l.Close())
 	}
@@ -162,7 +163,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.ifAlive(gctx, "watching the runtime", n.engine.Run(gctx)) })
+	g.Go(n.loop(gctx, "watching the runtime", n.engine.Run))
 	g.Go(func() error {
 		// The node is online when its living runs have their proxies back and
 		// it is known which jobs are in work.
@@ -171,12 +172,12 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		n.session.takenOver()
 		n.loops.session.Beat()
-		g.Go(func() error { return n.ifAlive(gctx, "the session with the server", n.api.Listen(gctx, n.handle)) })
-		g.Go(func() error { return n.ifAlive(gctx, "cleaning", n.janitor(gctx)) })
+		g.Go(n.loop(gctx, "the session with the server", func(ctx context.Context) error { return n.api.Listen(ctx, n.handle) }))
+		g.Go(n.loop(gctx, "cleaning", n.janitor))
 		if n.cfg.Prometheus.Enabled {
-			g.Go(func() error { return n.ifAlive(gctx, "reporting to the server", n.reportMachine(gctx)) })
+			g.Go(n.loop(gctx, "reporting to the server", n.reportMachine))
 		}
-		return n.ifAlive(gctx, "taking runs", n.reconcile(gctx))
+		return n.loop(gctx, "taking runs", n.reconcile)()
 	})
 	err := g.Wait()
 	n.loops.rest()
@@ -187,16 +188,19 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
-// ifAlive turns a loop's end into an error while the node is meant to live, so
-// that no loop dies silently.
-func (n *Node) ifAlive(ctx context.Context, what string, err error) error {
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err == nil:
-		return fmt.Errorf("%s ended unexpectedly: report this as a defect", what)
+// loop makes an error of a loop's end while the node is meant to live, also of
+// one by panic, so that no loop dies silently.
+func (n *Node) loop(ctx context.Context, what string, run func(context.Context) error) func() error {
+	return func() error {
+		err := n.safe(ctx, func() error { return run(ctx) })()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			return fmt.Errorf("%s ended unexpectedly: report this as a defect", what)
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 // handle receives the server's events. It must not block.
@@ -262,8 +266,12 @@ func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 			delete(n.active, a.id)
 			n.mu.Unlock()
 			cancel(nil)
+			if a.again {
+				n.interrupt(rec)
+				n.work.all()
+			}
 		}()
-		drive(own, runCtx, a)
+		n.runSafely(own, runCtx, a, drive)
 	})
 }
 

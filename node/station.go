@@ -355,9 +355,6 @@ func (s *adminView) Update(ctx context.Context, id int64, c admin.LimitChange) (
 	if err != nil {
 		return nil, err
 	}
-	if c.TimeoutSeconds != nil {
-		return nil, admin.Problemf(admin.ErrUnsupported, "the timeout of a living run cannot be changed: kill the run, or let it end")
-	}
 	var l limits.Limits
 	if rec.Limits != nil {
 		l = *rec.Limits
@@ -379,22 +376,46 @@ func (s *adminView) Update(ctx context.Context, id int64, c admin.LimitChange) (
 	if c.CpusetMems != nil {
 		l.CpusetMems = *c.CpusetMems
 	}
+	if t := c.TimeoutSeconds; t != nil {
+		if !(*t >= 0 && *t <= limits.MaxTimeout.Seconds()) { // also refuses NaN
+			return nil, admin.Problemf(admin.ErrInvalid, "a timeout of %v seconds is not between 0 and %v", *t, limits.MaxTimeout)
+		}
+		l.Timeout = time.Duration(*t * float64(time.Second))
+	}
 	if bad := l.Check(); len(bad) > 0 {
 		return nil, admin.Problemf(admin.ErrInvalid, "%s", bad[0])
 	}
 	if err := s.gate.Update(id, s.request(rec, l)); err != nil && !errors.Is(err, admission.ErrUnknown) {
 		return nil, admin.Problemf(admin.ErrInvalid, "%v", err)
 	}
-	r, err := s.engine.Update(ctx, id, engine.Resources(l))
+	r, err := s.inForce(ctx, id, c, l)
 	if err != nil {
-		return nil, errors.Join(admin.Problemf(admin.ErrInvalid, "the limits of run %d stay as they were: %v", id, err))
+		return nil, err
 	}
 	if _, err := s.ledger.Update(id, func(rec *ledger.Record) error { rec.Limits = &l; return nil }); err != nil {
 		return nil, err
 	}
 	s.tell(admin.EventUpdated, rec, "limits changed by the administrator")
 	out := effectiveLimits(r)
+	out.TimeoutSeconds = l.Timeout.Seconds()
 	return &out, nil
+}
+
+// inForce changes what the kernel holds, if any of that is to change, and
+// returns what it then holds.
+func (s *adminView) inForce(ctx context.Context, id int64, c admin.LimitChange, l limits.Limits) (runtime.Resources, error) {
+	if c.TimeoutSeconds = nil; c.Empty() {
+		d, err := s.engine.Inspect(ctx, id)
+		if err != nil {
+			return runtime.Resources{}, err
+		}
+		return d.Effective, nil
+	}
+	r, err := s.engine.Update(ctx, id, engine.Resources(l))
+	if err != nil {
+		return r, admin.Problemf(admin.ErrInvalid, "the limits of run %d stay as they were: %v", id, err)
+	}
+	return r, nil
 }
 
 // Events implements admin.Station.

@@ -14,6 +14,7 @@ type Policy struct{ Min, Max time.Duration }
 // Policies that the node uses.
 var (
 	Server  = Policy{Min: 500 * time.Millisecond, Max: 30 * time.Second}
+	Start   = Policy{Min: 500 * time.Millisecond, Max: 5 * time.Second}
 	Runtime = Policy{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 )
 

@@ -46,6 +46,7 @@ type Config struct {
 	LimitRules   []limits.Rule // changes for some runs, in the order of the file
 	Enforce      string        // EnforceStrict or EnforceBestEffort
 	Budget       Budget        // for all runs together
+	Admission    Admission     // which of them starts when
 	PollInterval time.Duration // between two looks at the server's list of open runs
 	StopGrace    time.Duration // between SIGTERM and SIGKILL for an algorithm that is stopped
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/v6node/v6node/node/limits"
 )
@@ -30,6 +31,7 @@ func (d *decoder) limits(s *section, c *Config) {
 	c.Enforce = EnforceStrict
 	e.oneOf("enforce", &c.Enforce, EnforceStrict, EnforceBestEffort)
 	d.budget(e, c)
+	d.admission(e, c)
 	e.done()
 }
 
@@ -40,6 +42,38 @@ type Budget struct {
 	CPUs   int64
 	Pids   int64
 	Runs   int64 // at the same time
+	// Devices bounds the devices of a CDI kind that runs are given by number.
+	Devices map[string]int64
+	// Reserve is what is kept back where the budget itself is not set; nil is
+	// the default.
+	Reserve struct{ Memory, CPUs, Pids *int64 }
+}
+
+// Admission says which run starts when; zero is the default.
+type Admission struct {
+	// Depth is for how many generations of subtasks room is kept, Memory, CPUs
+	// and Pids how much at least for subtasks of runs on other nodes.
+	Depth              int64
+	Memory, CPUs, Pids int64
+	MaxPasses          int64
+	MaxPassedFor       time.Duration
+	StallAfter         time.Duration
+}
+
+func (d *decoder) admission(s *section, c *Config) {
+	v, _ := s.get("subtasks")
+	t := d.section(v, "resources.subtasks")
+	t.integer("depth", &c.Admission.Depth, 1, 8)
+	t.size("memory", &c.Admission.Memory, 0)
+	t.integer("cpus", &c.Admission.CPUs, 0, 8192)
+	t.integer("pids", &c.Admission.Pids, 0, 4<<20)
+	t.done()
+	v, _ = s.get("queue")
+	q := d.section(v, "resources.queue")
+	q.integer("max_passes", &c.Admission.MaxPasses, 1, 100_000)
+	q.duration("max_passed_for", &c.Admission.MaxPassedFor, time.Second, 30*24*time.Hour)
+	q.duration("stall_after", &c.Admission.StallAfter, time.Second, 30*24*time.Hour)
+	q.done()
 }
 
 func (d *decoder) budget(s *section, c *Config) {
@@ -49,7 +83,31 @@ func (d *decoder) budget(s *section, c *Config) {
 	b.integer("cpus", &c.Budget.CPUs, 1, 8192)
 	b.integer("pids", &c.Budget.Pids, 16, 4<<20)
 	b.integer("runs", &c.Budget.Runs, 2, 10_000)
+	entries, _ := b.texts("devices")
+	for _, e := range entries {
+		device, err := limits.ParseDevice(e.text)
+		if err != nil || device.Count == 0 || c.Budget.Devices[device.Kind] > 0 {
+			d.fail(e.line, b.child("devices"), "resources.budget.devices: %q is not a kind and a number that is given once, such as nvidia.com/gpu:2", clip(e.text))
+			continue
+		}
+		if c.Budget.Devices == nil {
+			c.Budget.Devices = make(map[string]int64)
+		}
+		c.Budget.Devices[device.Kind] = int64(device.Count)
+	}
 	b.done()
+	v, _ = s.get("reserve")
+	r := d.section(v, "resources.reserve")
+	defer r.done()
+	var n int64
+	keep := func(given bool, to **int64) {
+		if given {
+			*to = new(n)
+		}
+	}
+	keep(r.size("memory", &n, 0), &c.Budget.Reserve.Memory)
+	keep(r.integer("cpus", &n, 0, 8192), &c.Budget.Reserve.CPUs)
+	keep(r.integer("pids", &n, 0, 4<<20), &c.Budget.Reserve.Pids)
 }
 
 // limitValues reads the keys of a section that holds limits.

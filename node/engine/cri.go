@@ -308,12 +308,21 @@ func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, er
 func (e *CRI) Start(ctx context.Context, containerID string) error {
 	if err := e.rt.StartContainer(ctx, containerID); err != nil {
 		if notExecutable(err) {
-			return fmt.Errorf("%w: correct the image's entrypoint, which must name a program that the image has for this machine", err)
+			return &programError{err}
 		}
 		return err // says what was started
 	}
 	return nil
 }
+
+// programError is ErrProgram with the runtime's words.
+type programError struct{ err error }
+
+func (e *programError) Error() string {
+	return e.err.Error() + ": correct the image's entrypoint, which must name a program that the image has for this machine"
+}
+
+func (e *programError) Unwrap() []error { return []error{ErrProgram, e.err} }
 
 // countOOM begins to count the kernel's OOM kills of a run that was found
 // after a restart; for others Open has begun. A count that cannot be had
@@ -401,6 +410,17 @@ func (e *CRI) Remove(ctx context.Context, runID int64) error {
 	return nil
 }
 
+// neverStarted tells whether a container that has ended was never started:
+// containerd counts one as ended whose process it could not even create. It says
+// so only in words.
+func (e *CRI) neverStarted(ctx context.Context, c *runtime.Container) bool {
+	if c.State != runtime.StateExited {
+		return false
+	}
+	st, err := e.rt.ContainerStatus(ctx, c.ID)
+	return err == nil && st.StartedAt.IsZero() && strings.Contains(st.Message, "failed to create containerd task")
+}
+
 // List implements Engine.
 func (e *CRI) List(ctx context.Context) ([]Living, error) {
 	mine := map[string]string{LabelNode: e.instance}
@@ -425,7 +445,7 @@ func (e *CRI) List(ctx context.Context) ([]Living, error) {
 		l := Living{RunID: run, Attempt: sb.Attempt, SandboxID: sb.ID, Ready: sb.Ready}
 		if c := in[sb.ID]; c != nil {
 			l.ContainerID = c.ID
-			l.Started = c.State == runtime.StateRunning || c.State == runtime.StateExited
+			l.Started = c.State != runtime.StateCreated && !e.neverStarted(ctx, c)
 			l.Exited = c.State == runtime.StateExited
 		}
 		out = append(out, l)

@@ -27,6 +27,8 @@ var (
 	// ErrNetwork: the sandbox's network is not the node's own, so nothing may
 	// start in it.
 	ErrNetwork = errors.New("the sandbox's network is not v6node's")
+	// ErrProgram: the image's program cannot be executed.
+	ErrProgram = errors.New("the image's program cannot be executed")
 	// ErrLimit: a limit cannot be applied or is not in force.
 	ErrLimit = runtime.ErrLimit
 )
@@ -73,8 +75,8 @@ type Living struct {
 	SandboxID string
 	// ContainerID is empty where the container was not created.
 	ContainerID string
-	// Started tells whether the container was ever started, Exited whether it
-	// has ended.
+	// Started tells whether the container may ever have been started, Exited
+	// whether it has ended.
 	Started, Exited bool
 	Ready           bool
 }
@@ -102,7 +104,8 @@ type Engine interface {
 	Verify(ctx context.Context, s *Spec, containerID string) error
 	// Start starts it. An error leaves it open whether it runs: ask List.
 	Start(ctx context.Context, containerID string) error
-	// Wait returns when the container has ended, or ErrVanished.
+	// Wait returns when the container has ended, or ErrVanished. A gateway that
+	// ends before is an error too: the algorithm could wait for it for ever.
 	Wait(ctx context.Context, runID int64, containerID string) (*Exit, error)
 	// Processes returns the run's processes by their numbers on this machine.
 	Processes(ctx context.Context, runID int64) ([]int, error)

@@ -48,6 +48,8 @@ type Record struct {
 
 	State   State  `json:"state"`
 	Attempt uint32 `json:"attempt"`
+	// Crashes is how often the algorithm has crashed and was run again.
+	Crashes int64 `json:"crashes,omitempty"`
 	// SandboxID and ContainerID are the runtime's names of what exists.
 	SandboxID   string `json:"sandbox_id,omitempty"`
 	ContainerID string `json:"container_id,omitempty"`

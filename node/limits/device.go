@@ -71,6 +71,19 @@ func (d *Device) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// CountDevices counts the devices of each kind, of which known has the names.
+func CountDevices(known map[string][]string) map[string]int64 {
+	out := make(map[string]int64, len(known))
+	for kind, names := range known {
+		for _, name := range names {
+			if name != AllDevices {
+				out[kind]++
+			}
+		}
+	}
+	return out
+}
+
 // Pick chooses the devices that a run gets, as CDI names. known has the names of
 // all devices by kind, in an order of its own; taken tells the CDI names that
 // other runs have. A device that is asked for by name, or all of them, may be

@@ -35,14 +35,18 @@ type Field struct {
 	copy  func(to, from *Limits)
 }
 
+// MaxTimeout is the longest that can be asked for.
+const MaxTimeout = 366 * 24 * time.Hour
+
 // Bounds of values.
 const (
-	minMemory  = 6 << 20 // below this no runtime starts a container
-	maxPids    = 1 << 22
-	minTmpfs   = 4 << 10
-	minLog     = 1 << 20
-	maxTimeout = 366 * 24 * time.Hour
-	maxList    = 64
+	minMemory = 6 << 20 // below this no runtime starts a container
+	maxPids   = 1 << 22
+	minTmpfs  = 4 << 10
+	minLog    = 1 << 20
+	maxList   = 64
+
+	maxCrashRetries = 10
 )
 
 var fields = []*Field{
@@ -120,8 +124,8 @@ var fields = []*Field{
 		Key: "timeout", Flag: "timeout", Usage: "stop the algorithm after `DURATION` (90s, 12h; a number alone is seconds); 0 is no limit", Form: Duration,
 		parse: func(l *Limits, v []string) error {
 			d, err := units.ParseDuration(v[0])
-			if err == nil && d != 0 && (d < time.Second || d > maxTimeout) {
-				err = fmt.Errorf("%s is outside 1s to %v", units.Clip(v[0]), maxTimeout)
+			if err == nil && d != 0 && (d < time.Second || d > MaxTimeout) {
+				err = fmt.Errorf("%s is outside 1s to %v", units.Clip(v[0]), MaxTimeout)
 			}
 			if err == nil {
 				l.Timeout = d
@@ -130,6 +134,7 @@ var fields = []*Field{
 		},
 		copy: func(to, from *Limits) { to.Timeout = from.Timeout },
 	},
+	integer("crash_retries", "crash-retries", "run an algorithm that crashed again, `NUMBER` times at most; 0 is never", 1, maxCrashRetries, 0, func(l *Limits) *int64 { return &l.CrashRetries }),
 }
 
 // Fields returns every limit, in the order of the manual.

@@ -28,6 +28,7 @@ type Limits struct {
 	Ulimits           []Ulimit      `json:"ulimits,omitempty"`      // sorted by name
 	Devices           []Device      `json:"devices,omitempty"`
 	OOMScoreAdj       *int64        `json:"oom_score_adj,omitempty"` // nil is 0
+	CrashRetries      int64         `json:"crash_retries,omitempty"` // how often a crashed algorithm is run again
 	Timeout           time.Duration `json:"timeout,omitempty"`       // wall clock, from the algorithm's start
 }
 
