@@ -125,7 +125,7 @@ func memoryHogChild(t *testing.T, n limitedNode) {
 	done := n.call(t, "oom", kwargs{"bytes": 128 << 20, "child": true}, n.order("memory"))
 	// Its parent has survived and written a result, which does not count.
 	n.failed(t, done, standin.StatusCrashed, "killed: memory limit 64 MiB reached (peak 6", "exit code 0")
-	if a := n.accounting(t, done.ID); a.OOMKills == 0 || a.PeakMemory < 60<<20 || a.PeakMemory > 64<<20 {
+	if a := n.accounting(t, done.ID); a.OOMKills == 0 || a.PeakMemory < 60<<20 || a.PeakMemory > 65<<20 { // the kernel counts in batches
 		t.Errorf("accounting %+v", a)
 	}
 }
