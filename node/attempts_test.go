@@ -16,12 +16,12 @@ import (
 
 var errHiccup = errors.New("the runtime had a hiccup")
 
-// events are the kinds of a run's events, in their order.
+// events are the kinds of a run's events but for its image, in their order.
 func (s *station) events(n *running, run int64) string {
 	s.t.Helper()
 	var kinds []string
 	if err := n.view().Events(s.ctx, admin.EventOptions{}, func(e *admin.Event) error {
-		if e.Run == run {
+		if e.Run == run && e.Type != admin.EventImage { // which comes beside the others
 			kinds = append(kinds, string(e.Type))
 		}
 		return nil
