@@ -5,7 +5,9 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: all build bundle algorithms demo test unit integration-test bench lint clean
+RUNTIMES ?= $(CURDIR)/.cache/runtimes
+
+.PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench lint clean
 
 all: build bundle algorithms
 
@@ -18,6 +20,11 @@ build:
 bundle:
 	@command -v $(GO) >/dev/null || { echo "make: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }
 	@$(GO) -C internal/tools run ./bundle -repo "$(CURDIR)" -out "$(CURDIR)/bundle"
+
+# The runtimes that v6node is tested with and does not ship: CRI-O, Debian's
+# containerd, critest. They stay between runs.
+runtimes:
+	@$(GO) -C internal/tools run ./bundle -runtimes -repo "$(CURDIR)" -out "$(RUNTIMES)"
 
 # The static programs that demonstration, tests and benchmarks pack into images.
 algorithms:
@@ -33,9 +40,14 @@ test: lint unit integration-test
 unit:
 	$(GO) test -race ./...
 
-# Against real runtimes: the managed containerd and an external one.
-integration-test: all
+# Against real runtimes: the managed containerd, an external one, the oldest
+# that is supported, and CRI-O.
+integration-test: all runtimes
 	$(GO) test -tags integration -timeout 20m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
+
+# The part of it that decides which runtimes are supported.
+test-runtimes: all runtimes
+	$(GO) test -tags integration -timeout 20m -count=1 -v -run '^Test(ConformanceOf|On)' ./integration
 
 bench: all
 	$(GO) run ./integration/bench

@@ -24,9 +24,9 @@ type ForeignNetworkError struct {
 func (e *ForeignNetworkError) Error() string {
 	l := e.Layout.withDefaults()
 	return fmt.Sprintf("the sandbox's network is not v6node's (%s): "+
-		"run \"v6node cni install --conf-dir %s --bin-dir %s\" on the runtime's machine, "+
+		"run %q on the runtime's machine, "+
 		"see \"v6node cni show\" with the same options, and repeat the run",
-		strings.Join(e.Found, "; "), l.ConfDir, l.BinDir)
+		strings.Join(e.Found, "; "), l.installCommand())
 }
 
 // Unwrap makes errors.Is(e, ErrForeignNetwork) hold.

@@ -38,6 +38,13 @@ func Inspect(l Layout) (Report, error) {
 	if r.Loopback, err = inspectPlugin(l.loopbackFile()); err != nil {
 		return r, err
 	}
+	for _, d := range l.dropIns() {
+		f, err := d.inspect()
+		if err != nil {
+			return r, err
+		}
+		r.DropIns = append(r.DropIns, f)
+	}
 	if r.Others, err = otherConfs(l.ConfDir); err != nil {
 		return r, err
 	}
@@ -71,7 +78,7 @@ func (r *Report) judge() {
 	problem := func(format string, args ...any) {
 		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 	}
-	install := fmt.Sprintf("\"v6node cni install --conf-dir %s --bin-dir %s\"", r.ConfDir, r.BinDir)
+	install := fmt.Sprintf("%q", r.installCommand())
 	switch {
 	case r.Conf.State == Absent && r.Plugin.State == Absent:
 		problem("the network is not installed; run %s", install)
@@ -80,7 +87,7 @@ func (r *Report) judge() {
 	case r.Plugin.State == Absent:
 		problem("%s is missing; run %s", r.Plugin.Path, install)
 	}
-	for _, f := range []File{r.Conf, r.Plugin} {
+	for _, f := range append([]File{r.Conf, r.Plugin}, r.DropIns...) {
 		switch f.State {
 		case Foreign:
 			problem("%s was not written by v6node; move it away and run %s", f.Path, install)
@@ -90,13 +97,21 @@ func (r *Report) judge() {
 	}
 	switch {
 	case !r.Installed():
-	case r.Loopback.State == Absent:
+	case r.Loopback.State == Absent && r.CRIO == nil:
 		problem("%s is missing, which containerd needs as well unless it has use_internal_loopback = true; run %s", r.Loopback.Path, install)
 	case r.Loopback.State == Stale:
 		problem("%s is from another build of v6node; run %s", r.Loopback.Path, install)
 	}
-	if r.Conf.State == Absent {
-		return // then nothing is shadowed or hidden
+	for _, f := range r.DropIns {
+		if f.State == Absent {
+			problem("%s is missing; run %s and restart CRI-O", f.Path, install)
+		}
+		if !f.ours() {
+			r.Effective = false
+		}
+	}
+	if r.Conf.State == Absent || len(r.DropIns) > 0 {
+		return // then nothing is shadowed or hidden, or CRI-O is told the name
 	}
 	for _, o := range r.Others {
 		if o.Earlier {

@@ -71,8 +71,14 @@ func Install(l Layout, executable string, opts ...InstallOption) (Report, error)
 		return r, err
 	}
 
-	changed := false
+	changed, err := r.installDropIns(r.DropIns)
+	if err != nil {
+		return r, err
+	}
 	modes := map[string]os.FileMode{r.Plugin.Path: pluginMode, r.Conf.Path: confMode}
+	for _, f := range r.DropIns {
+		modes[f.Path] = confMode
+	}
 	for _, f := range []File{r.Loopback, r.Plugin} {
 		if f.State == Foreign {
 			continue // a loopback: allowed has refused a plugin
@@ -109,7 +115,7 @@ func Install(l Layout, executable string, opts ...InstallOption) (Report, error)
 
 // allowed decides whether Install may go on.
 func (in *installer) allowed(r Report) error {
-	for _, f := range []File{r.Plugin, r.Conf} {
+	for _, f := range append([]File{r.Plugin, r.Conf}, r.DropIns...) {
 		if f.State == Foreign {
 			return fmt.Errorf("%w: %s was not written by v6node; move it away and install again", ErrForeignFile, f.Path)
 		}
@@ -120,7 +126,8 @@ func (in *installer) allowed(r Report) error {
 	}
 	var earlier, later []string
 	for _, o := range r.Others {
-		if o.Earlier {
+		// CRI-O is told the network's name.
+		if o.Earlier && r.CRIO == nil {
 			earlier = append(earlier, o.String())
 		} else {
 			later = append(later, o.String())
@@ -147,7 +154,7 @@ func Uninstall(l Layout) (Report, error) {
 	}
 	changed := false
 	// The configuration goes first: without it nobody asks for the plugin.
-	for _, f := range []File{r.Conf, r.Plugin, r.Loopback} {
+	for _, f := range append([]File{r.Conf, r.Plugin, r.Loopback}, r.DropIns...) {
 		if !f.ours() {
 			continue
 		}

@@ -48,9 +48,11 @@ type Report struct {
 	Plugin File `json:"plugin"`
 	// Loopback is the plugin LoopbackName. Somebody else's is as good as ours,
 	// and only containerd without use_internal_loopback needs one.
-	Loopback File    `json:"loopback"`
-	Others   []Other `json:"others"`
-	Changed  bool    `json:"changed"` // Install or Uninstall wrote or removed something
+	Loopback File `json:"loopback"`
+	// DropIns are the files of CRI-O's own configuration.
+	DropIns []File  `json:"drop_ins,omitempty"`
+	Others  []Other `json:"others"`
+	Changed bool    `json:"changed"` // Install or Uninstall wrote or removed something
 	// Effective is true when configuration and plugin are ours and no other configuration
 	// sorts earlier, so that a runtime that uses these directories, and has no
 	// other network named in its own configuration, gives our network to

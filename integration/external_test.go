@@ -17,31 +17,32 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/v6node/v6node/internal/imagekit"
 )
 
-// containerd is one that an administrator runs: v6node neither starts nor
-// configures it.
-type containerd struct {
+// server is a container runtime that an administrator runs: v6node neither
+// starts nor configures it.
+type server struct {
 	w       *world
-	dir     string
+	kind    kind
+	dir     string // everything is in it
+	pause   string // image of the sandboxes' first process
+	confDir string // CNI configuration
+	binDir  string // CNI plugins
+	command func() *exec.Cmd
 	cmd     *exec.Cmd
 	log     *os.File
 	ended   chan struct{}
-	confDir string // CNI configuration
-	binDir  string // CNI plugins
 }
 
-// startContainerd starts a plain containerd below the world's directory, without
-// any network. Its pause image comes from the world's registry, for the default
-// one would come from the Internet.
-func (w *world) startContainerd(t *testing.T, name string) *containerd {
+// startServer starts a runtime of the world's kind below the world's directory,
+// without any network. Its pause image comes from the world's registry, for the
+// default one would come from the Internet.
+func (w *world) startServer(t *testing.T, name string) *server {
 	t.Helper()
-	c := &containerd{w: w, dir: filepath.Join(w.dir, name), ended: make(chan struct{})}
-	c.confDir, c.binDir = filepath.Join(c.dir, "net.d"), filepath.Join(c.dir, "cni")
-	for _, d := range []string{c.confDir, c.binDir, filepath.Join(c.dir, "s")} {
+	s := &server{w: w, kind: w.kind, dir: filepath.Join(w.dir, name)}
+	s.confDir, s.binDir = filepath.Join(s.dir, "net.d"), filepath.Join(s.dir, "cni")
+	for _, d := range []string{s.confDir, s.binDir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -50,127 +51,91 @@ func (w *world) startContainerd(t *testing.T, name string) *containerd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(c.dir, "config.toml")
-	if err := os.WriteFile(config, c.config(t, pause.Tag), 0o600); err != nil {
+	s.pause = pause.Tag
+	if s.log, err = os.Create(filepath.Join(s.dir, "runtime.log")); err != nil {
 		t.Fatal(err)
 	}
-	if c.log, err = os.Create(filepath.Join(c.dir, "containerd.log")); err != nil {
+	switch s.kind {
+	case debianKind:
+		s.debianContainerd(t)
+	case crioKind:
+		s.crio(t)
+	default:
+		s.containerd(t)
+	}
+	s.start(t)
+	return s
+}
+
+// start starts the runtime's process and waits until it answers.
+func (s *server) start(t testing.TB) {
+	t.Helper()
+	s.cmd, s.ended = s.command(), make(chan struct{})
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.cmd = exec.Command(filepath.Join(w.programs.Bundle, "containerd"), "--config", config)
-	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
-	c.cmd.Env = append(os.Environ(), "TMPDIR="+w.tmp(), "PATH="+w.programs.Bundle+":"+os.Getenv("PATH"))
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(c.ended)
-		_ = c.cmd.Wait() // how it ended is in its log
-	}()
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		defer close(ended)
+		_ = cmd.Wait() // how it ended is in its log
+	}(s.cmd, s.ended)
 	eventually(t, func() error {
 		select {
-		case <-c.ended:
-			t.Fatalf("containerd ended:\n%s", c.lastWords())
+		case <-s.ended:
+			t.Fatalf("the runtime ended:\n%s", s.lastWords())
 		default:
 		}
-		_, err := c.crictl(t, "version")
+		_, err := s.crictl(t, "version")
 		return err
 	})
-	return c
 }
 
-// config is what a careful administrator of this machine would write.
-func (c *containerd) config(t *testing.T, pause string) []byte {
+// restart kills the runtime without warning, and starts it again.
+func (s *server) restart(t testing.TB) {
 	t.Helper()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
+	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	var bounding uint64
-	for line := range strings.Lines(string(status)) {
-		if text, ok := strings.CutPrefix(line, "CapBnd:"); ok {
-			if _, err := fmt.Sscanf(strings.TrimSpace(text), "%x", &bounding); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	adjustable := bounding&(1<<unix.CAP_SYS_RESOURCE) != 0
-	return fmt.Appendf(nil, `version = 3
-root = %q
-state = %q
-imports = []
-
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-
-[plugins."io.containerd.shim.v1.manager"]
-  socket_dir = %q
-
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = %q
-
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = %t
-  disable_hugetlb_controller = true
-  tolerate_missing_hugetlb_controller = true
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    # Else containerd looks for the plugin "loopback" of the CNI project.
-    use_internal_loopback = true
-    bin_dirs = [%q]
-    conf_dir = %q
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-      Root = %q
-
-[plugins."io.containerd.nri.v1.nri"]
-  disable = true
-[plugins."io.containerd.internal.v1.opt"]
-  path = %q
-`,
-		filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), c.socket(), c.socket()+".ttrpc", filepath.Join(c.dir, "s"),
-		pause, !adjustable, c.binDir, c.confDir, filepath.Join(c.dir, "runc"), filepath.Join(c.dir, "opt"))
+	<-s.ended
+	s.start(t)
 }
 
-func (c *containerd) socket() string   { return filepath.Join(c.dir, "c.sock") }
-func (c *containerd) endpoint() string { return "unix://" + c.socket() }
+func (s *server) socket() string   { return filepath.Join(s.dir, "c.sock") }
+func (s *server) endpoint() string { return "unix://" + s.socket() }
 
-func (c *containerd) lastWords() string {
-	b, err := os.ReadFile(c.log.Name())
+func (s *server) lastWords() string {
+	b, err := os.ReadFile(s.log.Name())
 	if err != nil {
 		return err.Error()
 	}
 	return string(b[max(0, len(b)-4096):])
 }
 
-// stop ends containerd; it does nothing when it has ended.
-func (c *containerd) stop(t *testing.T) {
-	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+// stop ends the runtime; it does nothing when it has ended.
+func (s *server) stop(t *testing.T) {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	select {
-	case <-c.ended:
+	case <-s.ended:
 	case <-ctx.Done():
-		t.Errorf("containerd does not end:\n%s", c.lastWords())
-		_ = c.cmd.Process.Kill() // it may end just now
-		<-c.ended
+		t.Errorf("the runtime does not end:\n%s", s.lastWords())
+		_ = s.cmd.Process.Kill() // it may end just now
+		<-s.ended
 	}
 	if t.Failed() {
-		t.Logf("containerd ended like this:\n%s", c.lastWords())
+		t.Logf("the runtime ended like this:\n%s", s.lastWords())
 	}
-	if err := c.log.Close(); err != nil {
+	if err := s.log.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-func (c *containerd) crictl(t testing.TB, args ...string) (string, error) {
-	return c.w.crictl(t, c.endpoint(), args...)
+func (s *server) crictl(t testing.TB, args ...string) (string, error) {
+	return s.w.crictl(t, s.endpoint(), args...)
 }
 
 // crictl runs the administrator's tool.
@@ -199,22 +164,35 @@ func (w *world) v6node(t testing.TB, args ...string) (stdout, stderr string, err
 
 // installNetwork does what the manual tells the administrator of an existing
 // runtime.
-func (w *world) installNetwork(t *testing.T, c *containerd) {
+func (w *world) installNetwork(t *testing.T, s *server) {
 	t.Helper()
-	if out, errOut, err := w.v6node(t, "cni", "install", "--conf-dir", c.confDir, "--bin-dir", c.binDir); err != nil {
+	args := []string{"cni", "install", "--conf-dir", s.confDir, "--bin-dir", s.binDir}
+	if s.kind == crioKind {
+		args = append(args, "--runtime", "crio", "--drop-in-dir", s.crioDropIns(), "--registries-dir", s.crioRegistries())
+	}
+	if out, errOut, err := w.v6node(t, args...); err != nil {
 		t.Fatalf("v6node cni install: %v\n%s%s", err, out, errOut)
+	}
+	if s.kind == crioKind {
+		s.restart(t)
 	}
 }
 
-// waitNetwork waits until containerd has loaded a CNI network by itself.
-func (c *containerd) waitNetwork(t *testing.T, name string) {
+// waitNetwork waits until the runtime has loaded a CNI network by itself.
+func (s *server) waitNetwork(t *testing.T, name string) {
 	t.Helper()
 	eventually(t, func() error {
-		out, err := c.crictl(t, "info")
+		out, err := s.crictl(t, "info")
 		if err != nil {
 			return err
 		}
 		var info struct {
+			Status struct {
+				Conditions []struct {
+					Type   string
+					Status bool
+				}
+			}
 			CNI struct {
 				Networks []struct {
 					Config struct{ Name string }
@@ -224,12 +202,21 @@ func (c *containerd) waitNetwork(t *testing.T, name string) {
 		if err := json.Unmarshal([]byte(out), &info); err != nil {
 			return err
 		}
+		if s.kind == crioKind {
+			// It tells no names, but was told one.
+			for _, c := range info.Status.Conditions {
+				if c.Type == "NetworkReady" && c.Status {
+					return nil
+				}
+			}
+			return errors.New("CRI-O's network is not ready")
+		}
 		var have []string
 		for _, n := range info.CNI.Networks {
 			have = append(have, n.Config.Name)
 		}
 		if !slices.Contains(have, name) {
-			return fmt.Errorf("containerd has the networks %q and not %q", have, name)
+			return fmt.Errorf("the runtime has the networks %q and not %q", have, name)
 		}
 		return nil
 	})

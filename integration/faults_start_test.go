@@ -33,7 +33,7 @@ const (
 // sentence on standard error and a documented exit code.
 func TestNodesThatCannotWorkSayWhyAndEnd(t *testing.T) {
 	w := newWorld(t, externalKind)
-	bare := w.startContainerd(t, "bare")
+	bare := w.startServer(t, "bare")
 	t.Cleanup(func() { bare.stop(t) })
 	scenarios := []scenario{
 		{"a wrong API key", wrongAPIKey},

@@ -72,7 +72,7 @@ func foreignPlugin(netns, name string) error {
 var advice = regexp.MustCompile(`"v6node (cni install [^"]+)"`)
 
 func foreignNetwork(t *testing.T, w *world) {
-	runtime := w.startContainerd(t, "fc")
+	runtime := w.startServer(t, "fc")
 	t.Cleanup(func() { runtime.stop(t) })
 	self, err := os.Executable()
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/integration/lab"
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/internal/imagekit"
@@ -41,6 +42,8 @@ type kind string
 const (
 	embeddedKind kind = "embedded" // each node starts its own containerd
 	externalKind kind = "external" // the test starts one containerd for all nodes
+	debianKind   kind = "debian"   // the same with Debian's containerd 1.6.20 and runc
+	crioKind     kind = "crio"     // the same with CRI-O and runc
 )
 
 // onRuntime runs scenarios in one world on one kind of runtime, side by side
@@ -64,7 +67,7 @@ type world struct {
 	programs lab.Programs
 	lab      *lab.Lab
 	server   *standin.Server
-	external *containerd // nil on the embedded kind
+	external *server // nil on the embedded kind
 	testalgo imagekit.Ref
 	average  imagekit.Ref
 
@@ -111,10 +114,10 @@ func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	if w.average, err = w.lab.Push("suite/average", w.programs.Algorithm("average")); err != nil {
 		t.Fatal(err)
 	}
-	if k == externalKind {
-		w.external = w.startContainerd(t, "ct")
+	if k != embeddedKind {
+		w.external = w.startServer(t, "rt")
 		w.installNetwork(t, w.external)
-		w.external.waitNetwork(t, "v6node")
+		w.external.waitNetwork(t, cni.NetworkName)
 	}
 	return w
 }

@@ -457,7 +457,7 @@ func (s *adminView) Info(context.Context) (*admin.Info, error) {
 		Runtime: admin.RuntimeInfo{
 			Endpoint: rt.Endpoint, Managed: s.about.Managed, Name: rt.Name, Version: rt.Version, APIVersion: rt.APIVersion,
 			CgroupDriver: string(rt.CgroupDriver), CgroupVersion: rt.CgroupVersion, AppArmor: rt.AppArmor, Seccomp: rt.Seccomp,
-			Handler: s.cfg.Runtime.Handler,
+			Handler: s.cfg.Runtime.Handler, TellsDriver: rt.TellsDriver, Events: string(rt.Events), CDI: rt.CDI, MinMemory: rt.MinMemory,
 		},
 		Budget: admin.BudgetInfo{Total: shownResources(snap.Budget.Resources, snap.Budget.Runs), Used: shownResources(snap.Used.Resources, snap.Used.Runs)},
 	}

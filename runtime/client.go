@@ -52,6 +52,10 @@ type Client struct {
 	info    atomic.Pointer[Info]
 	host    *cgroupHost
 
+	eventsOnce  sync.Once
+	eventsKnown chan struct{} // closed when events is set
+	events      Answer
+
 	// The client owns the pulls, because callers share them.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -120,6 +124,8 @@ func Dial(ctx context.Context, endpoint string, o Options) (*Client, error) {
 		img:     cri.NewImageServiceClient(conn),
 		host:    host,
 		pulls:   map[string]*pull{},
+
+		eventsKnown: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.info.Store(&Info{Endpoint: "unix://" + path})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"path"
 	"path/filepath"
@@ -89,6 +90,10 @@ func (c *Client) checkContainer(op string, s *ContainerSpec) error {
 		return invalid(op, "the user ID %d is not within 0..2147483647", *s.RunAsUser)
 	case slices.ContainsFunc(s.Devices, func(d string) bool { return !cdiName.MatchString(d) }):
 		return invalid(op, "one of the devices %q has no CDI name such as nvidia.com/gpu=0", s.Devices)
+	case len(s.Devices) > 0 && !c.info.Load().CDI:
+		// It would take no notice, and start the container without them.
+		return &Error{Op: op, Kind: ErrInvalid,
+			text: fmt.Sprintf("the devices %q were asked for, but the runtime gives no devices by CDI; use containerd 1.7 or newer with enable_cdi = true, or CRI-O", s.Devices)}
 	case s.WorkingDir != "" && !path.IsAbs(s.WorkingDir):
 		return invalid(op, "the working directory %q is not an absolute path", s.WorkingDir)
 	}
@@ -111,18 +116,7 @@ func (c *Client) checkContainer(op string, s *ContainerSpec) error {
 		}
 		seen[at] = true
 	}
-	return s.Resources.check(op)
-}
-
-// recursiveReadOnly says whether the handler can make a mount's submounts
-// read-only too.
-func (c *Client) recursiveReadOnly(handler string) bool {
-	for _, h := range c.info.Load().Handlers {
-		if h.Name == handler {
-			return h.RecursiveReadOnly
-		}
-	}
-	return false
+	return c.checkResources(op, s.Resources)
 }
 
 func (c *Client) containerConfig(s *ContainerSpec, sandbox *SandboxSpec) *cri.ContainerConfig {
@@ -151,7 +145,7 @@ func (c *Client) containerConfig(s *ContainerSpec, sandbox *SandboxSpec) *cri.Co
 	for _, d := range s.Devices {
 		config.CDIDevices = append(config.CDIDevices, &cri.CDIDevice{Name: d})
 	}
-	recursive := c.recursiveReadOnly(sandbox.RuntimeHandler)
+	recursive := c.info.Load().RecursiveReadOnly(sandbox.RuntimeHandler)
 	for _, m := range s.Mounts {
 		config.Mounts = append(config.Mounts, &cri.Mount{
 			HostPath:          m.HostPath,

@@ -10,7 +10,7 @@ import (
 // not zero.
 func (c *Client) UpdateContainer(ctx context.Context, id string, r Resources) error {
 	op := "change the limits of the container " + short(id)
-	if err := r.check(op); err != nil {
+	if err := c.checkResources(op, r); err != nil {
 		return err
 	}
 	_, err := call(ctx, c, op, c.rt.UpdateContainerResources,

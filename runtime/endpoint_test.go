@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	goruntime "runtime"
 	"strings"
 	"syscall"
@@ -176,5 +177,73 @@ func TestContainerdsConfigurationTellsTheNetworkDirectories(t *testing.T) {
 	}
 	if h := readHints("containerd", map[string]string{"config": "not json"}); h.confDir != "/etc/cni/net.d" {
 		t.Errorf("got %+v", h)
+	}
+}
+
+func TestWhatRuntimesDifferInIsReadFromWhatTheyTell(t *testing.T) {
+	for name, c := range map[string]struct {
+		info map[string]string
+		want hints
+	}{
+		// 1.6 has one directory of plugins, and no CDI.
+		"containerd": {map[string]string{"config": `{"cni":{"binDir":"/usr/lib/cni","confDir":"/etc/cni/net.d"},
+			"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{}}}}}`},
+			hints{confDir: "/etc/cni/net.d", binDirs: []string{"/usr/lib/cni"}, driver: Cgroupfs}},
+		"cri-o": {nil, hints{confDir: "/etc/cni/net.d", binDirs: []string{"/opt/cni/bin"}, cdi: true, minMemory: 12 << 20}},
+		"other": {nil, hints{}},
+	} {
+		if got := readHints(name, c.info); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: got %+v", name, got)
+		}
+	}
+	for config, want := range map[string]bool{
+		`{"enableCDI":true}`: true, `{"enableCDI":false,"cdiSpecDirs":["/etc/cdi"]}`: false, `{"cdiSpecDirs":["/etc/cdi"]}`: true,
+	} {
+		if h := readHints("containerd", map[string]string{"config": config}); h.cdi != want {
+			t.Errorf("%s: CDI %v", config, h.cdi)
+		}
+	}
+}
+
+func TestARuntimeThatSendsNoEventsIsToldFromOneThatDoes(t *testing.T) {
+	for want, none := range map[Answer]bool{Yes: false, No: true} {
+		f := newFake(t)
+		f.noEvents = none
+		f.start(t)
+		c := dialFake(t, f)
+		if got := c.Info().Events; got != "" {
+			t.Errorf("before anybody asks it is %q", got)
+		}
+		if got := c.SendsEvents(t.Context()); got != (want == Yes) || c.Info().Events != want {
+			t.Errorf("got %v and %q, wanted %q", got, c.Info().Events, want)
+		}
+	}
+}
+
+func TestWhatARuntimeCannotDoIsRefusedBeforeItIsAsked(t *testing.T) {
+	f := newFake(t)
+	f.start(t)
+	c := dialFake(t, f)
+	info := c.Info()
+	info.MinMemory = 12 << 20
+	c.info.Store(&info)
+	s := testSandbox()
+	sandbox, err := c.RunSandbox(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := testContainer()
+	k.Devices = []string{"vendor.com/gpu=0"}
+	if _, err := c.CreateContainer(t.Context(), sandbox, k, s); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "CDI") {
+		t.Errorf("a device without CDI: %v", err)
+	}
+	k = testContainer()
+	k.Resources.MemoryLimit = 12<<20 - 1
+	if _, err := c.CreateContainer(t.Context(), sandbox, k, s); !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "12 MiB") {
+		t.Errorf("less than the least memory: %v", err)
+	}
+	s.Name, s.Resources.MemoryLimit = "run-8", 1<<20
+	if _, err := c.RunSandbox(t.Context(), s); !errors.Is(err, ErrLimit) {
+		t.Errorf("a sandbox with less than the least memory: %v", err)
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -29,6 +31,37 @@ type Info struct {
 
 	AppArmor bool // the default profile is sent
 	Seccomp  bool // the kernel filters system calls
+
+	// What runtimes differ in. Whoever needs to know asks here and not for a
+	// runtime's name.
+
+	// TellsDriver: CgroupDriver is the runtime's own answer, and no reading of
+	// its configuration.
+	TellsDriver bool
+	// Events: the runtime sends events when containers end. Empty as long as
+	// nobody has asked Client.SendsEvents.
+	Events Answer
+	// CDI: devices can be asked for by their CDI names.
+	CDI bool
+	// MinMemory is the least memory limit in bytes that the runtime takes, 0
+	// for any.
+	MinMemory int64
+}
+
+// Answer to a question about a runtime; the empty one is not known yet.
+type Answer string
+
+// The two answers.
+const (
+	Yes Answer = "yes"
+	No  Answer = "no"
+)
+
+// RecursiveReadOnly says whether a handler can make a mount's submounts
+// read-only too.
+func (i Info) RecursiveReadOnly(handler string) bool {
+	at := slices.IndexFunc(i.Handlers, func(h Handler) bool { return h.Name == handler })
+	return at >= 0 && i.Handlers[at].RecursiveReadOnly
 }
 
 // Handler is a runtime handler (RuntimeClass) with its features.
@@ -52,7 +85,51 @@ func (c *Client) Info() Info {
 	info := *c.info.Load()
 	info.Handlers = slices.Clone(info.Handlers)
 	info.CNIBinDirs = slices.Clone(info.CNIBinDirs)
+	select {
+	case <-c.eventsKnown:
+		info.Events = c.events
+	default:
+	}
 	return info
+}
+
+// SendsEvents finds out, the first time that it is asked, whether the runtime
+// sends events. That takes a second where it does; Info tells it from then on.
+func (c *Client) SendsEvents(ctx context.Context) bool {
+	c.eventsOnce.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.closed {
+			c.wg.Go(c.probeEvents)
+		}
+	})
+	select {
+	case <-c.eventsKnown:
+		return c.events == Yes
+	case <-ctx.Done():
+	case <-c.ctx.Done():
+	}
+	return false
+}
+
+// eventsTime is how long an event stream must stand to count as one. A runtime
+// that sends none ends it at once.
+const eventsTime = time.Second
+
+// probeEvents finds out whether the runtime sends events: there is nothing in
+// CRI that would say so.
+func (c *Client) probeEvents() {
+	defer close(c.eventsKnown)
+	ctx, cancel := context.WithTimeout(c.ctx, eventsTime)
+	defer cancel()
+	stream, err := c.rt.GetContainerEvents(ctx, &cri.GetEventsRequest{}, grpc.WaitForReady(true))
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	c.events = No
+	if err == nil || status.Code(err) == codes.DeadlineExceeded {
+		c.events = Yes
+	}
 }
 
 // Ready asks the runtime again whether it and its network are ready, and
@@ -96,6 +173,7 @@ func (c *Client) probe(ctx context.Context) (notReady, err error) {
 	}
 	hints := readHints(info.Name, st.Info)
 	info.CNIConfDir, info.CNIBinDirs = hints.confDir, hints.binDirs
+	info.CDI, info.MinMemory = hints.cdi, hints.minMemory
 	info.AppArmor = !hints.noAppArmor && hostHasAppArmor()
 	info.Seccomp = exists("/proc/sys/kernel/seccomp/actions_avail")
 
@@ -104,21 +182,20 @@ func (c *Client) probe(ctx context.Context) (notReady, err error) {
 	rc, err := c.rt.RuntimeConfig(limited, &cri.RuntimeConfigRequest{})
 	switch {
 	case err == nil && rc.Linux != nil:
-		info.CgroupDriver = Cgroupfs
+		info.CgroupDriver, info.TellsDriver = Cgroupfs, true
 		if rc.Linux.CgroupDriver == cri.CgroupDriver_SYSTEMD {
 			info.CgroupDriver = Systemd
 		}
 	case err == nil || status.Code(err) == codes.Unimplemented:
-		info.CgroupDriver = hints.driver
-		if info.CgroupDriver == "" {
+		if info.CgroupDriver = hints.driver; info.CgroupDriver == "" {
 			info.CgroupDriver = Cgroupfs
 			if exists("/run/systemd/system") {
 				info.CgroupDriver = Systemd
 			}
-		}
-		if info.CgroupDriver != c.info.Load().CgroupDriver { // said once
-			c.log.Warn("the runtime does not tell its cgroup driver, assuming the likely one",
-				"runtime", info.Name, "version", info.Version, "driver", string(info.CgroupDriver))
+			if info.CgroupDriver != c.info.Load().CgroupDriver { // said once
+				c.log.Warn("the runtime does not tell its cgroup driver, assuming the likely one",
+					"runtime", info.Name, "version", info.Version, "driver", string(info.CgroupDriver))
+			}
 		}
 	default:
 		return nil, probeError(ctx, op, err)
@@ -186,13 +263,20 @@ func probeError(ctx context.Context, op string, err error) error {
 	return &Error{Op: op, Kind: ErrNotReady, Cause: err}
 }
 
-// hints is what the verbose part of Status tells; its form is each runtime's own.
+// hints is what the verbose part of Status tells, whose form is each runtime's
+// own, and what is known of a runtime that does not tell it.
 type hints struct {
 	confDir    string
 	binDirs    []string
 	noAppArmor bool
 	driver     CgroupDriver
+	cdi        bool
+	minMemory  int64
 }
+
+// crioMinMemory is CRI-O's own least memory limit with runc and crun
+// (container_min_memory; it is not told over CRI).
+const crioMinMemory = 12 << 20
 
 func readHints(name string, info map[string]string) hints {
 	var h hints
@@ -204,7 +288,9 @@ func readHints(name string, info map[string]string) hints {
 				BinDirs []string `json:"binDirs"`
 				ConfDir string   `json:"confDir"`
 			} `json:"cni"`
-			DisableAppArmor bool `json:"disableApparmor"`
+			DisableAppArmor bool     `json:"disableApparmor"`
+			EnableCDI       *bool    `json:"enableCDI"` // from 1.7 on, until it was always enabled
+			CDISpecDirs     []string `json:"cdiSpecDirs"`
 			Containerd      struct {
 				DefaultRuntimeName string `json:"defaultRuntimeName"`
 				Runtimes           map[string]struct {
@@ -228,6 +314,9 @@ func readHints(name string, info map[string]string) hints {
 			h.binDirs = []string{conf.CNI.BinDir}
 		}
 		h.noAppArmor = conf.DisableAppArmor
+		if h.cdi = len(conf.CDISpecDirs) > 0; conf.EnableCDI != nil {
+			h.cdi = *conf.EnableCDI
+		}
 		if r, ok := conf.Containerd.Runtimes[conf.Containerd.DefaultRuntimeName]; ok {
 			h.driver = Cgroupfs
 			if r.Options.SystemdCgroup {
@@ -237,6 +326,7 @@ func readHints(name string, info map[string]string) hints {
 	case "cri-o":
 		// CRI-O tells no directories over CRI; these are its defaults.
 		h.confDir, h.binDirs = "/etc/cni/net.d", []string{"/opt/cni/bin"}
+		h.cdi, h.minMemory = true, crioMinMemory
 	}
 	return h
 }

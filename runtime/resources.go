@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"fmt"
 	"regexp"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -68,6 +69,48 @@ func (r Resources) check(op string) error {
 		return invalid(op, "the memory node set %q is not a list such as 0-1", r.CpusetMems)
 	case r.OOMScoreAdj != nil && (*r.OOMScoreAdj < -1000 || *r.OOMScoreAdj > 1000):
 		return invalid(op, "the OOM score adjustment %d is not within -1000..1000", *r.OOMScoreAdj)
+	}
+	return nil
+}
+
+// Wider returns limits that allow whatever r or o allow. While a group and one
+// inside it go from r to o, the outer one needs them: cgroup v1 refuses a group
+// a CPU quota or a set below that of a group inside it.
+func (r Resources) Wider(o Resources) Resources {
+	r, o = r.normal(), o.normal()
+	wider := o
+	for _, f := range []struct{ to, from *int64 }{
+		{&wider.MemoryLimit, &r.MemoryLimit}, {&wider.MemorySwap, &r.MemorySwap}, {&wider.PidsLimit, &r.PidsLimit},
+	} {
+		// Zero is no limit, and so is -1 of swap.
+		if *f.to > 0 && (*f.from <= 0 || *f.from > *f.to) {
+			*f.to = *f.from
+		}
+	}
+	if wider.MemorySwap > 0 && wider.MemorySwap < wider.MemoryLimit || wider.MemoryLimit == 0 {
+		wider.MemorySwap = 0
+	}
+	if o.CPUQuota != 0 && (r.CPUQuota == 0 || r.CPUQuota*o.CPUPeriod > o.CPUQuota*r.CPUPeriod) {
+		wider.CPUQuota, wider.CPUPeriod = r.CPUQuota, r.CPUPeriod
+	}
+	join := func(a, b string) string {
+		if a == "" || b == "" || a == b {
+			return b
+		}
+		return a + "," + b
+	}
+	wider.CpusetCpus, wider.CpusetMems = join(r.CpusetCpus, o.CpusetCpus), join(r.CpusetMems, o.CpusetMems)
+	return wider
+}
+
+// checkResources refuses also what this runtime does not take.
+func (c *Client) checkResources(op string, r Resources) error {
+	if err := r.check(op); err != nil {
+		return err
+	}
+	if least := c.info.Load().MinMemory; r.MemoryLimit != 0 && r.MemoryLimit < least {
+		return &Error{Op: op, Kind: ErrLimit,
+			text: fmt.Sprintf("the memory limit is %d bytes, but this runtime wants at least %d (%d MiB); raise it", r.MemoryLimit, least, least>>20)}
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (c *Client) checkSandbox(op string, s *SandboxSpec) error {
 	if err := checkCgroupParent(op, c.info.Load().CgroupDriver, s.CgroupParent); err != nil {
 		return err
 	}
-	return s.Resources.check(op)
+	return c.checkResources(op, s.Resources)
 }
 
 // RunSandbox creates and starts a sandbox. After an error nothing has to be

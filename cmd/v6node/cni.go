@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -17,6 +18,9 @@ func cniCommand() *cli.Command {
 	dirs := []cli.Flag{
 		&cli.StringFlag{Name: "conf-dir", Usage: "`DIR` where the runtime reads its networks", Value: cni.DefaultConfDir},
 		&cli.StringFlag{Name: "bin-dir", Usage: "`DIR` where the runtime finds its CNI plugins", Value: cni.DefaultBinDir},
+		&cli.StringFlag{Name: "runtime", Usage: "`NAME` of the runtime: containerd, or crio for its drop-in files as well", Value: runtimeContainerd},
+		&cli.StringFlag{Name: "drop-in-dir", Usage: "`DIR` of CRI-O's drop-in files", Value: cni.DefaultCRIODir},
+		&cli.StringFlag{Name: "registries-dir", Usage: "`DIR` of the drop-in files for CRI-O's registries", Value: cni.DefaultRegistriesDir},
 	}
 	output := &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FORMAT` of the report: table or json", Value: "table"}
 	plugin := &cli.PathFlag{Name: "plugin", Usage: "`FILE` to install as the plugin (default: " + pluginProgram + " beside v6node, else v6node itself)"}
@@ -29,7 +33,7 @@ func cniCommand() *cli.Command {
 			{
 				Name:  "install",
 				Usage: "install or renew the plugin and its configuration",
-				Flags: append(dirs[:2:2], plugin, output, &cli.BoolFlag{Name: "force",
+				Flags: append(slices.Clip(dirs), plugin, output, &cli.BoolFlag{Name: "force",
 					Usage: "install even if the runtime already has another network"}),
 				Action:       cniInstall,
 				OnUsageError: usageError,
@@ -37,7 +41,7 @@ func cniCommand() *cli.Command {
 			{
 				Name:         "uninstall",
 				Usage:        "remove the plugin and its configuration, and nothing else",
-				Flags:        append(dirs[:2:2], output),
+				Flags:        append(slices.Clip(dirs), output),
 				Action:       cniUninstall,
 				OnUsageError: usageError,
 			},
@@ -45,7 +49,7 @@ func cniCommand() *cli.Command {
 				Name: "show",
 				Usage: fmt.Sprintf("say what is installed; exits with %d if new sandboxes would not get this network",
 					exitNotInEffect),
-				Flags:        append(dirs[:2:2], plugin, output),
+				Flags:        append(slices.Clip(dirs), plugin, output),
 				Action:       cniShow,
 				OnUsageError: usageError,
 			},
@@ -53,9 +57,19 @@ func cniCommand() *cli.Command {
 	}
 }
 
+// The runtimes that --runtime knows.
+const (
+	runtimeContainerd = "containerd"
+	runtimeCRIO       = "crio"
+)
+
 // cniLayout says which directories a command works on.
 func cniLayout(c *cli.Context) cni.Layout {
-	return cni.Layout{ConfDir: c.String("conf-dir"), BinDir: c.String("bin-dir")}
+	l := cni.Layout{ConfDir: c.String("conf-dir"), BinDir: c.String("bin-dir")}
+	if c.String("runtime") == runtimeCRIO {
+		l.CRIO = &cni.CRIO{Dir: c.String("drop-in-dir"), RegistriesDir: c.String("registries-dir")}
+	}
+	return l
 }
 
 // pluginProgram is the small program that is nothing but the plugin. It starts
@@ -98,8 +112,11 @@ func cniInstall(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if report.CRIO != nil && report.Changed {
+		fmt.Fprintln(c.App.ErrWriter, "v6node: restart CRI-O so that it reads its drop-in files (systemctl restart crio); containers go on meanwhile")
+	}
 	for _, o := range report.Others {
-		if !o.Earlier {
+		if !o.Earlier || report.CRIO != nil {
 			fmt.Fprintf(c.App.ErrWriter, "v6node: warning: new sandboxes of this runtime no longer get %s\n", o)
 		}
 	}
@@ -115,7 +132,7 @@ func cniUninstall(c *cli.Context) error {
 		return err
 	}
 	report.Problems = []string{} // that it is not installed is what was asked for
-	for _, f := range []cni.File{report.Conf, report.Plugin} {
+	for _, f := range append([]cni.File{report.Conf, report.Plugin}, report.DropIns...) {
 		if f.State == cni.Foreign {
 			fmt.Fprintf(c.App.ErrWriter, "v6node: warning: %s was not written by v6node and is left in place\n", f.Path)
 		}
@@ -152,6 +169,18 @@ func checkCNIArgs(c *cli.Context) error {
 	if c.Args().Present() {
 		return cli.Exit(fmt.Sprintf("v6node cni %s takes no arguments, but got %q", c.Command.Name, c.Args().First()), exitUsage)
 	}
+	runtime := c.String("runtime")
+	switch runtime {
+	case runtimeCRIO:
+	case runtimeContainerd:
+		for _, flag := range []string{"drop-in-dir", "registries-dir"} {
+			if c.IsSet(flag) {
+				return cli.Exit(fmt.Sprintf("--%s is for CRI-O: add --runtime crio, or leave it out", flag), exitUsage)
+			}
+		}
+	default:
+		return cli.Exit(fmt.Sprintf("the runtime %q is not known; use containerd or crio", runtime), exitUsage)
+	}
 	switch c.String("output") {
 	case "table", "json":
 		return nil
@@ -171,10 +200,15 @@ func printCNI(c *cli.Context, r cni.Report) error {
 func printCNITable(out io.Writer, r cni.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WHAT\tSTATE\tVERSION\tSHA256\tPATH")
-	for _, row := range []struct {
+	type row struct {
 		what string
 		file cni.File
-	}{{"configuration", r.Conf}, {"plugin", r.Plugin}, {"loopback plugin", r.Loopback}} {
+	}
+	rows := []row{{"configuration", r.Conf}, {"plugin", r.Plugin}, {"loopback plugin", r.Loopback}}
+	for _, f := range r.DropIns {
+		rows = append(rows, row{"drop-in file", f})
+	}
+	for _, row := range rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.what, row.file.State,
 			dash(row.file.Version), dash(row.file.SHA256[:min(12, len(row.file.SHA256))]), row.file.Path)
 	}

@@ -25,6 +25,7 @@ const (
 	exitProtocol    = 10
 	exitNoRun       = 11
 	exitState       = 12
+	exitCheck       = 13
 )
 
 // exitCode is the one table from error to exit code.

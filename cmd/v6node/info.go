@@ -110,8 +110,17 @@ func describeRuntimeInfo(d *description, r admin.RuntimeInfo) {
 	}
 	d.entry("endpoint", endpoint)
 	d.entry("name", strings.TrimSpace(r.Name+" "+r.Version+", CRI "+r.APIVersion))
-	d.entry("cgroups", fmt.Sprintf("v%d, driver %s", r.CgroupVersion, r.CgroupDriver))
+	cgroups := fmt.Sprintf("v%d, driver %s", r.CgroupVersion, r.CgroupDriver)
+	if !r.TellsDriver {
+		cgroups += " (from the runtime's configuration)"
+	}
+	d.entry("cgroups", cgroups)
 	d.entry("apparmor, seccomp", yesNo(r.AppArmor)+", "+yesNo(r.Seccomp))
+	d.optional("events", r.Events)
+	d.entry("devices by CDI", yesNo(r.CDI))
+	if r.MinMemory > 0 {
+		d.entry("least memory limit", humanSize(r.MinMemory))
+	}
 	d.optional("handler", r.Handler)
 	for _, h := range r.Handlers {
 		name := h.Name

@@ -1,6 +1,7 @@
 // Command v6node is a vantage6 node that speaks CRI.
 //
-// When the environment has CNI_COMMAND the program is the CNI plugin instead,
+// Started as v6node-probe it is what `v6node check --run-tests` runs in
+// containers. When the environment has CNI_COMMAND the program is the CNI plugin instead,
 // reads nothing from its command line, and answers as the CNI specification
 // says. Exit codes are in exitcode.go and docs/commands.md.
 package main
@@ -10,12 +11,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/integration/conformance"
 )
 
 // version is set by the linker in release builds.
@@ -25,6 +28,9 @@ func main() {
 	if os.Getenv("CNI_COMMAND") != "" {
 		cni.PluginMain()
 		return
+	}
+	if filepath.Base(os.Args[0]) == conformance.ProbeName {
+		conformance.Probe(os.Args[1:])
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -47,6 +53,7 @@ func newApp() *cli.App {
 		Version: buildVersion(),
 		Commands: []*cli.Command{
 			runCommand(),
+			checkCommand(),
 			demoCommand(),
 			cniCommand(),
 			imageCommand(),

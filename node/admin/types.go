@@ -373,7 +373,11 @@ type RuntimeInfo struct {
 	Seccomp       bool      `json:"seccomp"`
 	Handler       string    `json:"handler,omitempty"` // that algorithms use; empty is the runtime's default
 	Handlers      []Handler `json:"handlers,omitempty"`
-	Error         string    `json:"error,omitempty"` // why it does not answer
+	TellsDriver   bool      `json:"tells_cgroup_driver"`  // the driver is the runtime's own answer
+	Events        string    `json:"events,omitempty"`     // yes or no; empty until it is known
+	CDI           bool      `json:"cdi"`                  // devices can be asked for
+	MinMemory     int64     `json:"min_memory,omitempty"` // bytes: the least memory limit that it takes
+	Error         string    `json:"error,omitempty"`      // why it does not answer
 }
 
 // Handler is a way in which the runtime runs containers.

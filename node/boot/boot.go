@@ -97,6 +97,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("%w: %w", ErrRuntime, err)
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
+	g.Go(func() error { rt.SendsEvents(supervised); return nil }) // so that `v6node info` can tell
 	info := rt.Info()
 	o.Log.InfoContext(ctx, "connected to the container runtime", "endpoint", endpoint, "name", info.Name, "version", info.Version,
 		"cgroup_driver", info.CgroupDriver, "cgroup_version", info.CgroupVersion)

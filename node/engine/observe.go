@@ -80,9 +80,10 @@ func (e *CRI) Usage(runID int64) (runtime.Usage, error) {
 	return u, err
 }
 
-// Update implements Observer. The run's own group comes first: a limit that is
-// raised would otherwise not reach the container, and one that is lowered holds
-// for it from then on, whatever the runtime says.
+// Update implements Observer. The run's own group is opened wide enough for both
+// first, then the container changed, then the group: a limit that is raised would
+// otherwise not reach the container, and cgroup v1 lets no group have a lower CPU
+// quota than one inside it.
 func (e *CRI) Update(ctx context.Context, runID int64, r runtime.Resources) (runtime.Resources, error) {
 	d, err := e.Inspect(ctx, runID)
 	if err != nil {
@@ -92,11 +93,14 @@ func (e *CRI) Update(ctx context.Context, runID int64, r runtime.Resources) (run
 		return runtime.Resources{}, fmt.Errorf("run %d: %w", runID, ErrVanished)
 	}
 	g := e.cgroup(runID)
-	if err := g.Create(r); err != nil {
+	if err := g.Create(d.Effective.Wider(r)); err != nil {
 		return runtime.Resources{}, errors.Join(err, g.Create(d.Effective))
 	}
 	if err := e.rt.UpdateContainer(ctx, d.Container.ID, r); err != nil {
 		return runtime.Resources{}, errors.Join(err, g.Create(d.Effective))
+	}
+	if err := g.Create(r); err != nil {
+		return runtime.Resources{}, errors.Join(err, e.rt.UpdateContainer(ctx, d.Container.ID, d.Effective), g.Create(d.Effective))
 	}
 	return g.ReadBack()
 }

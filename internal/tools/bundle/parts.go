@@ -25,6 +25,10 @@ type part struct {
 	// host that may stand in where that is impossible.
 	cgo   bool
 	hosts []string
+	// dynamic programs are linked so, also where they could be static.
+	dynamic bool
+	// test tells that the package is compiled as a test program.
+	test bool
 }
 
 const static = "osusergo netgo static_build"
@@ -69,11 +73,14 @@ func (p part) make(ctx context.Context, g *toolchain, s *stamp, out string, forc
 		if mode, reason = g.seccomp(ctx); mode == "" {
 			return p.borrow(ctx, s, out, reason)
 		}
+		if p.dynamic {
+			mode = "dynamic"
+		}
 	}
 	args, env := p.command(m, mode)
 	recipe := strings.Join(append([]string{m.Path + "@" + m.Version, g.version, g.arch}, append(env, args...)...), " ")
 	target := filepath.Join(out, p.name)
-	if _, err := os.Stat(target); err == nil && s.recipes[p.name] == recipe && !force {
+	if upToDate(s, p.name, target, recipe) && !force {
 		fmt.Printf("%-24s %s (up to date)\n", p.name, m.Version)
 		return nil
 	}
@@ -94,6 +101,9 @@ func (p part) make(ctx context.Context, g *toolchain, s *stamp, out string, forc
 func (p part) command(m module, mode string) (args, env []string) {
 	ldflags := strings.TrimSpace("-s -w " + p.ldflags(m.Version))
 	args = []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", p.tags}
+	if p.test {
+		args = append([]string{"test", "-c"}, args[1:]...)
+	}
 	env = []string{"GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0"}
 	if p.cgo {
 		env[2] = "CGO_ENABLED=1"
@@ -122,6 +132,9 @@ func (p part) borrow(ctx context.Context, s *stamp, out, reason string) error {
 		}
 		fmt.Printf("%-24s NOT BUILT: %s\n%-24s the host's %s (%s) was copied in its place\n", p.name, reason, "", path, version)
 		return s.set(p.name, "host "+path+" "+version)
+	}
+	if len(p.hosts) == 0 {
+		return fmt.Errorf("cannot be built: %s", reason)
 	}
 	return fmt.Errorf("cannot be built, and the host has no %s to use in its place: %s", strings.Join(p.hosts, " or "), reason)
 }
