@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/v6node/v6node/node/check"
+)
+
+// checkRun runs "v6node check ARGS" and returns what it printed and its exit code.
+func checkRun(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	app := newApp()
+	var out, errOut bytes.Buffer
+	app.Writer, app.ErrWriter = &out, &errOut
+	app.ExitErrHandler = func(*cli.Context, error) {} // do not end the test
+	if err := app.RunContext(t.Context(), append([]string{"v6node", "check"}, args...)); err != nil {
+		code = exitCode(err)
+		if exit, ok := err.(cli.ExitCoder); ok {
+			code = exit.ExitCode()
+		}
+		errOut.WriteString(err.Error())
+	}
+	return out.String(), errOut.String(), code
+}
+
+func TestCheckFailsWithWhatToDoWhereThereIsNoRuntime(t *testing.T) {
+	endpoint := "unix://" + filepath.Join(t.TempDir(), "none.sock")
+	out, _, code := checkRun(t, "--cri-endpoint", endpoint)
+	if code != exitCheck || !strings.Contains(out, "fail  endpoint") || !strings.Contains(out, "-> check that the runtime is running") || !strings.Contains(out, "1 failed") {
+		t.Errorf("%d\n%s", code, out)
+	}
+	out, _, code = checkRun(t, "--cri-endpoint", endpoint, "-o", "json")
+	var r checkReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitCheck || r.Summary.Fail != 1 || r.Results[0].Status != check.Fail || r.Results[0].Fix == "" {
+		t.Errorf("%d, %v\n%s", code, err, out)
+	}
+}
+
+func TestCheckRefusesWhatItWouldIgnore(t *testing.T) {
+	for _, args := range [][]string{{"surplus"}, {"--only", "logs"}, {"--run-tests", "--only", "no such test"}, {"-o", "xml"}} {
+		if out, errOut, code := checkRun(t, args...); code != exitUsage || errOut == "" {
+			t.Errorf("%q: %d %s\n%s", args, code, errOut, out)
+		}
+	}
+}
