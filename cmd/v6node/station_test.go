@@ -116,7 +116,7 @@ func hospital() *admintest.Station {
 			Node: admin.NodeInfo{ID: 12, Name: "Maastro - VITAL", Organization: "Maastro", Collaboration: "VITAL", Encrypted: true, Instance: "v6k3x7q2pa", Version: "0.9.0",
 				PID: 811, StartedAt: before(26 * time.Hour), StateDir: "/var/lib/v6node/site", Memory: 48_000_000},
 			Session: admin.SessionInfo{URL: "https://v6.example.org/api", Connected: true, Since: before(26 * time.Hour), SyncedAt: before(20 * time.Minute)},
-			Runtime: admin.RuntimeInfo{Endpoint: "unix:///run/containerd/containerd.sock", Name: "containerd", Version: "v2.4.2", APIVersion: "v1", CgroupDriver: "systemd", CgroupVersion: 2,
+			Runtime: admin.RuntimeInfo{Endpoint: "unix:///run/containerd/containerd.sock", Name: "containerd", Version: "v2.4.2", APIVersion: "v1", CgroupDriver: "systemd", CgroupVersion: 2, TellsDriver: true, Events: "yes", CDI: true,
 				AppArmor: true, Seccomp: true, Handlers: []admin.Handler{{}, {Name: "runc", UserNamespaces: true, RecursiveReadOnly: true}}},
 			Budget: admin.BudgetInfo{Total: admin.Resources{Memory: 16 << 30, CPUs: 7.5, Runs: 8, Devices: map[string]int64{"nvidia.com/gpu": 1}},
 				Used: admin.Resources{Memory: 2 << 30, CPUs: 1.5, Pids: 2048, Runs: 1, Devices: map[string]int64{"nvidia.com/gpu": 1}}},
