@@ -21,8 +21,8 @@ bundle:
 	@command -v $(GO) >/dev/null || { echo "make: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }
 	@$(GO) -C internal/tools run ./bundle -repo "$(CURDIR)" -out "$(CURDIR)/bundle"
 
-# The runtimes that v6node is tested with and does not ship: CRI-O, Debian's
-# containerd, critest. They stay between runs.
+# The runtimes that v6node is tested with and does not ship: CRI-O and Debian's
+# containerd. They stay between runs.
 runtimes:
 	@$(GO) -C internal/tools run ./bundle -runtimes -repo "$(CURDIR)" -out "$(RUNTIMES)"
 

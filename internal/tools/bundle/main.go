@@ -1,7 +1,7 @@
 // Command bundle builds the programs that v6node ships beside its own binary:
 // containerd, its shim, runc, the pause program and, for tests, crictl. With
 // -runtimes it gets instead the runtimes that v6node is tested with and does not
-// ship: CRI-O, Debian's containerd, and critest.
+// ship: CRI-O and Debian's containerd.
 //
 // Each program is built in its own module's directory of the module cache, so
 // with the dependency versions that its authors released it with. Versions are

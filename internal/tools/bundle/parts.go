@@ -27,8 +27,6 @@ type part struct {
 	hosts []string
 	// dynamic programs are linked so, also where they could be static.
 	dynamic bool
-	// test tells that the package is compiled as a test program.
-	test bool
 }
 
 const static = "osusergo netgo static_build"
@@ -101,9 +99,6 @@ func (p part) make(ctx context.Context, g *toolchain, s *stamp, out string, forc
 func (p part) command(m module, mode string) (args, env []string) {
 	ldflags := strings.TrimSpace("-s -w " + p.ldflags(m.Version))
 	args = []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", p.tags}
-	if p.test {
-		args = append([]string{"test", "-c"}, args[1:]...)
-	}
 	env = []string{"GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0"}
 	if p.cgo {
 		env[2] = "CGO_ENABLED=1"

@@ -19,8 +19,6 @@ func testParts(repo string) []part {
 	return []part{
 		{name: "crio", module: crioModule, pinDir: crioPin(repo), pkg: "./cmd/crio",
 			tags: "seccomp containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper", ldflags: none, cgo: true, dynamic: true},
-		{name: "critest", module: "sigs.k8s.io/cri-tools", pinDir: filepath.Join(repo, "internal", "tools"), pkg: "./cmd/critest",
-			tags: static, ldflags: none, test: true},
 	}
 }
 
