@@ -336,7 +336,7 @@ func (a *run) end(ctx context.Context) (*runtime.Container, error) {
 // ready waits until the container has written its first line.
 func (a *run) ready(ctx context.Context) error {
 	seen := errors.New("seen")
-	err := runtime.FollowLog(ctx, a.log, 0, func(runtime.LogLine, int64) error { return seen })
+	err := runtime.FollowLog(ctx, a.log, runtime.LogPos{}, func(runtime.LogLine, runtime.LogPos) error { return seen })
 	if errors.Is(err, seen) {
 		return nil
 	}
