@@ -18,6 +18,7 @@ func suite() []scenario {
 	return slices.Concat(
 		restartScenarios(),
 		killScenarios(),
+		retryScenarios(),
 		sandboxScenarios(),
 		proxyScenarios(),
 		policyScenarios(),

@@ -4,6 +4,7 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ import (
 
 // ErrRuntime marks a container runtime that cannot be used.
 var ErrRuntime = errors.New("the container runtime cannot be used")
+
+var errEnded = errors.New("report this as a defect")
 
 // endTime bounds what is done after the node was asked to stop.
 const endTime = 30 * time.Second
@@ -75,6 +78,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer api.Close()
 
+	ctx, lost := context.WithCancel(ctx)
+	defer lost()
 	// Supervision outlives the node's own end, which still needs the runtime.
 	supervised, release := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
@@ -88,7 +93,14 @@ func Run(ctx context.Context, o Options) (err error) {
 		if startErr != nil {
 			return startErr
 		}
-		g.Go(func() error { return managed.Run(supervised) })
+		g.Go(func() error {
+			err := managed.Run(supervised)
+			if supervised.Err() != nil {
+				return err
+			}
+			lost() // nobody would start a containerd that ends
+			return fmt.Errorf("watching over the node's own containerd ended unexpectedly: %w", cmp.Or(err, errEnded))
+		})
 		defer func() { err = errors.Join(err, endManaged(o.Log, managed)) }()
 		endpoint = managed.Endpoint()
 	}

@@ -66,6 +66,9 @@ type CRI struct {
 type gateway struct {
 	cancel context.CancelFunc
 	done   chan struct{}
+	// broken ends with the gateway; its cause tells of one that failed.
+	broken context.Context
+	fail   context.CancelCauseFunc
 }
 
 // NewCRI makes an engine on a connected runtime. instance names this node
@@ -259,14 +262,39 @@ func (e *CRI) Gateway(ctx context.Context, runID int64, sandboxID string, port i
 	}
 	serve, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g := &gateway{cancel: cancel, done: make(chan struct{})}
+	g.broken, g.fail = context.WithCancelCause(context.Background())
 	e.gateways[runID] = g
 	go func() {
 		defer close(g.done)
+		defer g.fail(nil)
+		defer func() {
+			if v := recover(); v != nil {
+				g.fail(fmt.Errorf("the gateway of run %d failed (%v): report this as a defect", runID, v))
+			}
+		}()
 		if err := proxy.Serve(serve, l, h); err != nil && serve.Err() == nil {
-			e.log.Error("the gateway of a run failed", "run", runID, "error", err)
+			g.fail(fmt.Errorf("the gateway of run %d failed: %w", runID, err))
 		}
 	}()
 	return nil
+}
+
+// whileServed returns a context that ends, with the reason as its cause, when
+// the run's gateway fails.
+func (e *CRI) whileServed(ctx context.Context, runID int64) (context.Context, context.CancelFunc) {
+	e.mu.Lock()
+	g := e.gateways[runID]
+	e.mu.Unlock()
+	served, end := context.WithCancelCause(ctx)
+	if g == nil {
+		return served, func() { end(nil) }
+	}
+	stop := context.AfterFunc(g.broken, func() {
+		if why := context.Cause(g.broken); !errors.Is(why, context.Canceled) { // else it was closed
+			end(why)
+		}
+	})
+	return served, func() { stop(); end(nil) }
 }
 
 func (e *CRI) closeGateway(runID int64) {
@@ -344,7 +372,12 @@ func notExecutable(err error) bool {
 // Wait implements Engine.
 func (e *CRI) Wait(ctx context.Context, runID int64, containerID string) (*Exit, error) {
 	e.countOOM(runID)
-	c, err := e.watcher.Wait(ctx, containerID)
+	served, end := e.whileServed(ctx, runID)
+	defer end()
+	c, err := e.watcher.Wait(served, containerID)
+	if err != nil && ctx.Err() == nil && served.Err() != nil {
+		return nil, context.Cause(served)
+	}
 	if errors.Is(err, runtime.ErrNotFound) {
 		return nil, fmt.Errorf("run %d: %w", runID, ErrVanished)
 	}
