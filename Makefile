@@ -8,6 +8,7 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(
 RUNTIMES ?= $(CURDIR)/.cache/runtimes
 
 .PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench lint clean
+.PHONY: all build bundle algorithms demo test unit integration-test bench stress lint clean
 
 all: build bundle algorithms
 
@@ -51,6 +52,12 @@ test-runtimes: all runtimes
 
 bench: all
 	$(GO) run ./integration/bench
+
+# Ten minutes of a fork bomb, a memory hog, a disk filler and a log flooder at
+# once; needs root.
+STRESS_FOR ?= 10m
+stress: all
+	$(GO) run ./integration/stress -for $(STRESS_FOR)
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
