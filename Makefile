@@ -7,8 +7,7 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(
 
 RUNTIMES ?= $(CURDIR)/.cache/runtimes
 
-.PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench lint clean
-.PHONY: all build bundle algorithms demo test unit integration-test bench stress lint clean
+.PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench stress lint clean
 
 all: build bundle algorithms
 

@@ -98,12 +98,6 @@ func eventFilter(filters []string) (func(*admin.Event) bool, error) {
 		return nil, err
 	}
 	return func(e *admin.Event) bool {
-		has := map[string]string{"type": string(e.Type), "run": decimal(e.Run), "task": decimal(e.Task)}
-		for key, values := range wanted {
-			if !slices.Contains(values, has[key]) {
-				return false
-			}
-		}
-		return true
+		return holds(wanted, map[string]string{"type": string(e.Type), "run": decimal(e.Run), "task": decimal(e.Task)})
 	}, nil
 }

@@ -139,10 +139,12 @@ func sinceFlag(what string) cli.Flag {
 	return &cli.StringFlag{Name: "since", Usage: "leave out the " + what + " before `TIME`: 10m before now, 2026-01-31 or 2026-01-31T15:04:05Z"}
 }
 
-// since reads --since: a duration before now, a date, or a date and time, of
-// this machine's time zone if it names none.
-func since(c *cli.Context, now time.Time) (time.Time, error) {
-	s := c.String("since")
+func since(c *cli.Context, now time.Time) (time.Time, error) { return timeFlag(c, "since", now) }
+
+// timeFlag reads a flag for a time: a duration before now, a date, or a date and
+// time, of this machine's time zone if it names none. The zero time is none.
+func timeFlag(c *cli.Context, flag string, now time.Time) (time.Time, error) {
+	s := c.String(flag)
 	if s == "" {
 		return time.Time{}, nil
 	}
@@ -154,5 +156,5 @@ func since(c *cli.Context, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, cli.Exit(fmt.Sprintf("v6node: --since %q is not a time: use 10m, 2026-01-31 or 2026-01-31T15:04:05Z", s), exitUsage)
+	return time.Time{}, cli.Exit(fmt.Sprintf("v6node: --%s %q is not a time: use 10m, 2026-01-31 or 2026-01-31T15:04:05Z", flag, s), exitUsage)
 }

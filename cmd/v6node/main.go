@@ -63,6 +63,7 @@ func newApp() *cli.App {
 			topCommand(),
 			inspectCommand(),
 			eventsCommand(),
+			auditCommand(),
 			queueCommand(),
 			infoCommand(),
 			versionCommand(),

@@ -187,3 +187,13 @@ func parseFilters(filters []string, keys ...string) (map[string][]string, error)
 	}
 	return out, nil
 }
+
+// holds tells whether each key that is wanted has one of its values.
+func holds(wanted map[string][]string, has map[string]string) bool {
+	for key, values := range wanted {
+		if !slices.Contains(values, has[key]) {
+			return false
+		}
+	}
+	return true
+}

@@ -10,6 +10,9 @@ import (
 	"unicode/utf8"
 )
 
+// DirName is the chain's directory in a node's state directory.
+const DirName = "audit"
+
 // Event is what an entry tells of.
 type Event string
 

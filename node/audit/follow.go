@@ -11,8 +11,32 @@ const followEvery = 500 * time.Millisecond
 // Follow calls fn for the last n whole lines, and then for each that comes,
 // until ctx ends or fn returns an error.
 func Follow(ctx context.Context, dir string, n int, fn func(*Line) error) error {
-	var last []Line
 	at := map[string]int64{}
+	if err := tail(dir, at, n, fn); err != nil {
+		return err
+	}
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if err := eachNew(dir, at, fn); err != nil {
+			return err
+		}
+	}
+}
+
+// Tail calls fn for the last n whole lines.
+func Tail(dir string, n int, fn func(*Line) error) error {
+	return tail(dir, map[string]int64{}, n, fn)
+}
+
+// tail is Tail, and notes in at how far it has read.
+func tail(dir string, at map[string]int64, n int, fn func(*Line) error) error {
+	var last []Line
 	if err := eachNew(dir, at, func(l *Line) error {
 		if n <= 0 {
 			return nil
@@ -30,18 +54,7 @@ func Follow(ctx context.Context, dir string, n int, fn func(*Line) error) error 
 			return err
 		}
 	}
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-		if err := eachNew(dir, at, fn); err != nil {
-			return err
-		}
-	}
+	return nil
 }
 
 // eachNew calls fn for the whole lines behind the offsets, which it moves.
