@@ -10,6 +10,7 @@ import (
 
 	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/image"
@@ -39,7 +40,7 @@ func (n *Node) drive(own, ctx context.Context, a *activeRun, rec *ledger.Record,
 // inTurn executes a run when there is room for it. What no room could make
 // allowed is refused before.
 func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
-	if err := n.possible(ctx, r); err != nil {
+	if err := n.possible(ctx, rec, r); err != nil {
 		return nil, err
 	}
 	limit, err := n.limitsFor(ctx, r)
@@ -122,9 +123,10 @@ func (n *Node) unbegun(a *activeRun) bool {
 // settle delivers a decided run and removes what is left of it.
 func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 	if rec.State == ledger.Exited {
-		if err := n.deliver(ctx, rec); err != nil {
+		if n.auditEnd(ctx, rec) != nil || n.deliver(ctx, rec) != nil {
 			return // ctx has ended; the next start goes on
 		}
+		n.auditDelivery(ctx, rec)
 		if now, err := n.ledger.Get(rec.RunID); err == nil {
 			rec = now
 		}
@@ -168,6 +170,7 @@ func (n *Node) attempt(ctx context.Context, a *activeRun, r *server.Run, limit l
 type prepared struct {
 	pinned, sandbox, container string
 	spec                       *engine.Spec
+	function                   string
 	inputUse                   int64 // of the node's own files beside the output
 	imageTook                  time.Duration
 }
@@ -184,7 +187,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 		return nil, err
 	}
 	spec := n.engineSpec(rec, ws)
-	p := prepared{spec: spec}
+	p := prepared{spec: spec, function: functionOf(input)}
 	var token string
 	var resolved image.Resolved
 	var img *image.Provided
@@ -237,13 +240,17 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 // start starts the created container. The ledger knows of it before the
 // runtime does.
 func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
-	if _, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
-		l.State = ledger.Starting
+	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
+		l.State, l.Function = ledger.Starting, p.function
 		l.Pinned, l.SandboxID, l.ContainerID = p.pinned, p.sandbox, p.container
 		l.StartedAt, l.InputUse, l.ImageTook = time.Now().UTC(), p.inputUse, p.imageTook
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("write down that the algorithm starts: %w", err)
+	}
+	if err := n.audit.Append(entryOf(audit.Started, rec)); err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return ctx.Err() // a kill that came in time
@@ -404,14 +411,20 @@ func (n *Node) persist(ctx context.Context, what string, call func() error) erro
 }
 
 // possible refuses at once what no digest could make allowed.
-func (n *Node) possible(ctx context.Context, r *server.Run) error {
+func (n *Node) possible(ctx context.Context, rec *ledger.Record, r *server.Run) error {
 	if err := image.Check(r.Image); err != nil {
 		return err
 	}
-	if d := n.policy.Possible(n.policyRequest(ctx, r, image.Resolved{})); !d.Allowed {
-		return refuse(ReasonPolicy, errors.New(d.Reason))
+	d := n.policy.Possible(n.policyRequest(ctx, r, image.Resolved{}))
+	if d.Allowed {
+		return nil
 	}
-	return nil
+	return n.refused(rec, "", d)
+}
+
+// refused is the policy's refusal of a run, on record.
+func (n *Node) refused(rec *ledger.Record, pinned string, d policy.Decision) error {
+	return refuse(ReasonPolicy, errors.Join(errors.New(d.Reason), n.auditDecision(rec, pinned, d)))
 }
 
 func (n *Node) policyRequest(ctx context.Context, r *server.Run, resolved image.Resolved) policy.Request {

@@ -45,8 +45,12 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 	if err != nil {
 		return resolved, nil, err
 	}
-	if d := n.policy.Check(n.policyRequest(ctx, r, resolved)); !d.Allowed {
-		return resolved, nil, refuse(ReasonPolicy, errors.New(d.Reason))
+	d := n.policy.Check(n.policyRequest(ctx, r, resolved))
+	if !d.Allowed {
+		return resolved, nil, n.refused(&a.rec, resolved.Pinned, d)
+	}
+	if err := n.auditDecision(&a.rec, resolved.Pinned, d); err != nil {
+		return resolved, nil, err
 	}
 	began := time.Now()
 	defer a.doing.Store(nil)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/admission"
+	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/cdi"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
@@ -38,6 +39,8 @@ type Options struct {
 	Engine   engine.Engine
 	Images   Images
 	Resolver image.Source
+	// Version is that of this program, for the audit log.
+	Version string
 	// Health learns of the node's loops and conditions.
 	Health *health.Monitor
 	Log    *slog.Logger
@@ -54,6 +57,7 @@ type Node struct {
 
 	policy *policy.Policy
 	ledger *ledger.Ledger
+	audit  *audit.Log
 	files  workspace.Root
 	spool  string // where the proxies keep what is too long for memory
 	hub    *taskHub
@@ -74,6 +78,7 @@ type Node struct {
 	session  sessionState
 	instance string
 	stateDir string
+	version  string
 
 	// set by Run before anything else uses them
 	identity *server.Identity
@@ -127,6 +132,11 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, follower.Close(), l.Close())
 	}
+	record, err := openAudit(o)
+	if err != nil {
+		gate.Close()
+		return nil, errors.Join(err, follower.Close(), l.Close())
+	}
 	if _, err := os.Stat(filepath.Join(o.State.Dir, pausedFile)); err == nil {
 		gate.Pause()
 	}
@@ -136,7 +146,7 @@ func New(o Options) (*Node, error) {
 		gate: gate, journal: admin.NewJournal(admin.JournalSize), instance: o.State.Instance, stateDir: o.State.Dir,
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
-		policy: p, ledger: l,
+		policy: p, ledger: l, audit: record, version: o.Version,
 		files:     workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
 		spool:     spool,
 		hub:       newTaskHub(),
@@ -149,16 +159,20 @@ func New(o Options) (*Node, error) {
 	return n, nil
 }
 
-// Close releases the ledger and the log follower, after Run has returned.
+// Close releases the ledger, the audit log and the log follower, after Run has returned.
 func (n *Node) Close() error {
 	n.gate.Close()
-	return errors.Join(n.follower.Close(), n.ledger.Close())
+	return errors.Join(n.follower.Close(), n.audit.Close(), n.ledger.Close())
 }
 
 // Run connects to the server and works until ctx ends or a permanent error
 // makes work impossible. Sandboxes that live when it returns go on living and
 // are taken over by the next Run.
-func (n *Node) Run(ctx context.Context) error {
+func (n *Node) Run(ctx context.Context) (err error) {
+	if err := n.auditNode(ctx, audit.NodeStarted); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.auditNode(context.WithoutCancel(ctx), audit.NodeStopped)) }()
 	if err := n.connect(ctx); err != nil {
 		return err
 	}
@@ -179,7 +193,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		return n.loop(gctx, "taking runs", n.reconcile)()
 	})
-	err := g.Wait()
+	err = g.Wait()
 	n.loops.rest()
 	n.runs.Wait()
 	if ctx.Err() != nil {

@@ -134,6 +134,9 @@ func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 			InitOrganizationID: r.InitOrganizationID, InitUserID: r.InitUserID,
 			Image: r.Image, State: ledger.Received, ReceivedAt: time.Now().UTC(),
 		}
+		for _, d := range r.Databases {
+			rec.Databases = append(rec.Databases, d.Label)
+		}
 		err := n.ledger.Insert(rec)
 		if errors.Is(err, ledger.ErrExists) {
 			n.resume(ctx, r)

@@ -99,6 +99,9 @@ func (s *Server) audited(command string, what []any, call unaryCall) unaryCall {
 			attrs = append(attrs, "error", err)
 		}
 		s.o.Log.InfoContext(ctx, "administrator's command", attrs...)
+		if s.o.Changed != nil {
+			s.o.Changed(ctx, peer, command, what, err)
+		}
 		return answer, err
 	}
 }

@@ -29,6 +29,9 @@ type ServerOptions struct {
 	Station Station
 	Version string // of the node's program
 	Log     *slog.Logger
+	// Changed, if set, is told of each command that changes something, when it
+	// was carried out or refused.
+	Changed func(ctx context.Context, peer Peer, command string, what []any, err error)
 
 	RequestTime time.Duration // to send a request in full, 10 s
 	CallTime    time.Duration // for an answer that is not a stream, 1 min

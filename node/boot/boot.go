@@ -131,6 +131,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Health: monitor,
 		Resolver: image.Schemes{imageref.Container: resolver, imageref.SIF: files, imageref.ORAS: files},
 		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
+		Version:  o.Version,
 	})
 	if err != nil {
 		return err
@@ -142,7 +143,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	// The administrator is answered as long as the node has a runtime, also
 	// while it waits for its server and while it stops.
-	served := admin.NewServer(admin.ServerOptions{Version: o.Version, Log: o.Log, Station: n.Station(node.About{
+	served := admin.NewServer(admin.ServerOptions{Version: o.Version, Log: o.Log, Changed: n.Steered, Station: n.Station(node.About{
 		Version: o.Version, Server: cfg.Server.Base().String(), Managed: cfg.Runtime.Endpoint == "", Runtime: rt.Info,
 	})})
 	answering, hangUp := context.WithCancel(context.WithoutCancel(ctx))

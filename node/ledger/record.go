@@ -40,9 +40,13 @@ type Record struct {
 	CollaborationID    int64  `json:"collaboration_id"`
 	InitOrganizationID int64  `json:"init_organization_id"`
 	InitUserID         int64  `json:"init_user_id,omitempty"`
-	Image              string `json:"image"`            // as the task names it
-	Pinned             string `json:"pinned,omitempty"` // repository@digest that runs; of a SIF file sif:name@digest
-	File               string `json:"file,omitempty"`   // digest of the SIF file of an oras:// image
+	Image              string `json:"image"` // as the task names it
+	// Databases are the labels of those that the task asks for; Function is the
+	// method that its input names, from state Starting on.
+	Databases []string `json:"databases,omitempty"`
+	Function  string   `json:"function,omitempty"`
+	Pinned    string   `json:"pinned,omitempty"` // repository@digest that runs; of a SIF file sif:name@digest
+	File      string   `json:"file,omitempty"`   // digest of the SIF file of an oras:// image
 	// RuntimeImage is what the runtime calls the image, where that is not Pinned.
 	RuntimeImage string `json:"runtime_image,omitempty"`
 
