@@ -15,7 +15,7 @@ build:
 	@command -v $(GO) >/dev/null || { echo "make: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }
 	$(GOBUILD) -o bin/ ./cmd/v6node ./cmd/v6node-cni
 
-# containerd, its shim, runc, the pause program and crictl, into bundle/.
+# containerd, its shim, runc, RootlessKit and crictl, into bundle/.
 # Only what changed since the last time is built.
 bundle:
 	@command -v $(GO) >/dev/null || { echo "make: the Go toolchain was not found; install it from https://go.dev/dl/" >&2; exit 1; }

@@ -39,6 +39,12 @@ func (s *server) runContainerd(t *testing.T, program, path string, config []byte
 	}
 	s.command = func() *exec.Cmd {
 		cmd := exec.Command(program, "--config", file)
+		if s.w.user != nil {
+			// As the manuals of rootless containers have it.
+			cmd = exec.Command(filepath.Join(s.w.programs.Bundle, "rootlesskit"), "--state-dir="+filepath.Join(s.dir, "rk"), "--net=host",
+				"--copy-up=/run", "--copy-up=/var/lib", "--propagation=rslave",
+				"sh", "-c", `rm -rf /run/containerd /run/runc /var/lib/cni; exec "$0" --config "$1"`, program, file)
+		}
 		cmd.Env = append(os.Environ(), "TMPDIR="+s.w.tmp(), "PATH="+path+":"+os.Getenv("PATH"))
 		return cmd
 	}

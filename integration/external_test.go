@@ -73,6 +73,13 @@ func (s *server) start(t testing.TB) {
 	s.cmd, s.ended = s.command(), make(chan struct{})
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if s.w.user != nil {
+		s.cmd.SysProcAttr.Credential = s.w.user.credential()
+		s.cmd.Env = append(s.cmd.Env, "HOME="+s.dir)
+		if err := s.w.user.own(s.dir); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +165,9 @@ func (w *world) v6node(t testing.TB, args ...string) (stdout, stderr string, err
 	cmd := exec.CommandContext(within(t), w.programs.V6node, args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if w.user != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.user.credential()}
+	}
 	err = cmd.Run()
 	return out.String(), errOut.String(), err
 }

@@ -44,6 +44,7 @@ const (
 	externalKind kind = "external" // the test starts one containerd for all nodes
 	debianKind   kind = "debian"   // the same with Debian's containerd 1.6.20 and runc
 	crioKind     kind = "crio"     // the same with CRI-O and runc
+	rootlessKind kind = "rootless" // each node is a normal user's, with its own containerd
 )
 
 // onRuntime runs scenarios in one world on one kind of runtime, side by side
@@ -67,7 +68,8 @@ type world struct {
 	programs lab.Programs
 	lab      *lab.Lab
 	server   *standin.Server
-	external *server // nil on the embedded kind
+	external *server     // nil where each node has its own
+	user     *normalUser // only on the rootless kind
 	testalgo imagekit.Ref
 	average  imagekit.Ref
 
@@ -91,10 +93,13 @@ func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	}
 	w := &world{kind: k, bin: programDir(t, "V6NODE_BIN", "../bin", "v6node", "v6node-cni")}
 	bundle := programDir(t, "V6NODE_BUNDLE", "../bundle",
-		"containerd", "containerd-shim-runc-v2", "runc", "crictl", "v6node-pause", "algorithms/average", "algorithms/testalgo")
+		"containerd", "containerd-shim-runc-v2", "runc", "rootlesskit", "v6node-runc", "crictl", "v6node-pause", "algorithms/average", "algorithms/testalgo")
 	var err error
 	if w.programs, err = lab.Find(filepath.Join(w.bin, "v6node"), []string{bundle}); err != nil {
 		t.Fatal(err)
+	}
+	if k == rootlessKind {
+		w.user = newUser(t)
 	}
 	// A short name: sockets of shims have little room for their paths.
 	if w.dir, err = os.MkdirTemp("", "v6it-"); err != nil {
@@ -103,6 +108,12 @@ func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	t.Cleanup(func() { w.end(t) })
 	if err := os.Mkdir(w.tmp(), 0o700); err != nil {
 		t.Fatal(err)
+	}
+	if w.user != nil {
+		w.reachable(t)
+		if err := w.user.own(w.tmp()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if w.lab, err = lab.New(t.Context(), w.dir, w.programs, o[0]); err != nil {
 		t.Fatal(err)
@@ -114,7 +125,7 @@ func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	if w.average, err = w.lab.Push("suite/average", w.programs.Algorithm("average")); err != nil {
 		t.Fatal(err)
 	}
-	if k != embeddedKind {
+	if k != embeddedKind && k != rootlessKind {
 		w.external = w.startServer(t, "rt")
 		w.installNetwork(t, w.external)
 		w.external.waitNetwork(t, cni.NetworkName)

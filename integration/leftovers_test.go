@@ -168,7 +168,7 @@ func (tr *traces) cgroups(t *testing.T) []string {
 	t.Helper()
 	var found []string
 	for _, i := range tr.instances {
-		for _, pattern := range []string{"/sys/fs/cgroup/v6node*/*" + i + "*", "/sys/fs/cgroup/*/v6node*/*" + i + "*"} {
+		for _, pattern := range []string{"/sys/fs/cgroup/v6node*/*" + i + "*", "/sys/fs/cgroup/*/v6node*/*" + i + "*", "/sys/fs/cgroup/*/v6it-*/v6node/" + i} {
 			tops, err := filepath.Glob(pattern)
 			if err != nil {
 				t.Fatal(err)

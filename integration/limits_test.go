@@ -46,22 +46,8 @@ type limitedNode struct {
 }
 
 func TestLimitsHoldInRealContainers(t *testing.T) {
-	w := newWorld(t, embeddedKind)
 	giveDevice(t)
-	images := map[string]string{}
-	var rules []map[string]any
-	for name, l := range limited {
-		images[name] = w.push(t, "limits/"+name).Tag
-		rules = append(rules, map[string]any{"image": images[name], "limits": l})
-	}
-	images["device"] = w.push(t, "limits/device").Tag
-	rules = append(rules, map[string]any{"image": images["device"], "limits": map[string]any{"devices": deviceKind + ":1"}})
-	n := limitedNode{w.start(t, nodeOptions{Extra: map[string]any{
-		"limit_rules": rules, "stop_grace": "200ms",
-		// Larger than this machine, so that no scenario waits for another.
-		"resources": map[string]any{"budget": map[string]any{"memory": "1t", "cpus": 512, "pids": 1_000_000, "runs": 500}},
-	}}), images}
-	other := n.hold(t)
+	n, other := startLimited(t, embeddedKind)
 	t.Run("while another algorithm runs", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, limitedNode){
 			"a memory hog is killed, and why is said":               memoryHog,
@@ -90,7 +76,48 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 		t.Errorf("the algorithm that ran meanwhile was disturbed: %+v", got)
 	}
 	t.Run("a runtime that takes no ulimits", func(t *testing.T) { foreignUlimits(t, n) })
-	t.Run("what the machine cannot hold ends the start", func(t *testing.T) { impossible(t, w) })
+	t.Run("what the machine cannot hold ends the start", func(t *testing.T) { impossible(t, n.w) })
+}
+
+func TestLimitsHoldWithoutRoot(t *testing.T) {
+	n, other := startLimited(t, rootlessKind)
+	for name, run := range map[string]func(*testing.T, limitedNode){
+		"a memory hog is killed, and why is said":            memoryHog,
+		"a child that hogs memory is killed, and it is said": memoryHogChild,
+		"half a CPU is half a CPU":                           halfCPU,
+		"a fork bomb stays within its processes":             forkBomb,
+		"a CPU set binds":                                    cpuSet,
+		"shared memory and tmpfs have their size":            inMemory,
+		"ulimits hold from the first instruction":            ulimits,
+		"limits are on the group and on the container":       bothGroups,
+	} {
+		t.Run(name, func(t *testing.T) { run(t, n) })
+	}
+	other.release(t)
+	if got := completed[gated](t, n.finish(t, other.task)); got.Executed != 1 || got.Proxy != 200 {
+		t.Errorf("the algorithm that ran meanwhile was disturbed: %+v", got)
+	}
+}
+
+// startLimited starts a node with the rules, and an algorithm that runs on while
+// others reach their limits.
+func startLimited(t *testing.T, k kind) (limitedNode, *gate) {
+	t.Helper()
+	w := newWorld(t, k)
+	images := map[string]string{}
+	var rules []map[string]any
+	for name, l := range limited {
+		images[name] = w.push(t, "limits/"+name).Tag
+		rules = append(rules, map[string]any{"image": images[name], "limits": l})
+	}
+	images["device"] = w.push(t, "limits/device").Tag
+	rules = append(rules, map[string]any{"image": images["device"], "limits": map[string]any{"devices": deviceKind + ":1"}})
+	n := limitedNode{w.start(t, nodeOptions{Extra: map[string]any{
+		"limit_rules": rules, "stop_grace": "200ms",
+		// Larger than this machine, so that no scenario waits for another.
+		"resources": w.resources(map[string]any{"memory": "1t", "cpus": 512, "pids": 1_000_000, "runs": 500}),
+	}}), images}
+	return n, n.hold(t)
 }
 
 func (n limitedNode) order(name string) order { return image(n.images[name]) }
@@ -273,6 +300,12 @@ func bothGroups(t *testing.T, n limitedNode) {
 	if err := cg.VerifyProcess(os.Getpid(), want, nil); !errors.Is(err, runtime.ErrLimit) {
 		t.Errorf("a process outside: %v", err)
 	}
+	if n.w.user != nil {
+		// Only who has rights in the user's namespace may ask for more.
+		g.release(t)
+		completed[gated](t, n.finish(t, g.task))
+		return
+	}
 	if err := cg.VerifyProcess(c.PID, want, []runtime.Rlimit{{Type: "RLIMIT_NOFILE", Soft: 1, Hard: 1}}); !errors.Is(err, runtime.ErrLimit) {
 		t.Errorf("a ulimit that it does not have: %v", err)
 	}
@@ -342,7 +375,7 @@ func impossible(t *testing.T, w *world) {
 func (n *node) groupFile(t testing.TB, run int64, controller, file string) string {
 	t.Helper()
 	for _, root := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
-		b, err := os.ReadFile(filepath.Join(root, "v6node", n.instance(t), fmt.Sprintf("run%d", run), file))
+		b, err := os.ReadFile(filepath.Join(root, n.w.cgroup(), "v6node", n.instance(t), fmt.Sprintf("run%d", run), file))
 		if err == nil {
 			return strings.TrimSpace(string(b))
 		}
@@ -362,7 +395,7 @@ func (n *node) keyed(t testing.TB, run int64, controller, file, key string) int6
 	t.Helper()
 	var sum int64
 	for _, root := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
-		at := filepath.Join(root, "v6node", n.instance(t), fmt.Sprintf("run%d", run))
+		at := filepath.Join(root, n.w.cgroup(), "v6node", n.instance(t), fmt.Sprintf("run%d", run))
 		for _, pattern := range []string{filepath.Join(at, file), filepath.Join(at, "*", file)} {
 			found, err := filepath.Glob(pattern)
 			if err != nil {

@@ -124,12 +124,16 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	extra := map[string]any{
 		"databases": list,
 		// How many scenarios go side by side does not depend on the machine.
-		"resources": map[string]any{"budget": map[string]any{"runs": 200, "memory": "1t", "pids": 1_000_000}},
+		"resources": w.resources(map[string]any{"runs": 200, "memory": "1t", "pids": 1_000_000}),
 	}
 	maps.Copy(extra, o.Extra)
 	spec := lab.NodeSpec{
 		Name: name, APIKey: w.server.AddNode(org, collab), Extra: extra,
 		Args: append([]string{"--log-level", "debug"}, o.Args...), Env: append([]string{"TMPDIR=" + w.tmp()}, o.Env...), Endpoint: o.Endpoint,
+	}
+	if w.user != nil {
+		spec.As = w.user.credential()
+		spec.Env = append(spec.Env, "HOME="+dir, "XDG_RUNTIME_DIR="+w.dir)
 	}
 	if o.Sealed {
 		key, err := e2e.GeneratePrivateKey(2048)
@@ -145,10 +149,32 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	if n.Node, err = w.lab.Configure(spec); err != nil {
 		return nil, err
 	}
+	if w.user != nil {
+		if err := w.user.own(dir); err != nil {
+			return nil, err
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.nodes = append(w.nodes, n)
 	return n, nil
+}
+
+// cgroup has the control groups of the world's nodes in it.
+func (w *world) cgroup() string {
+	if w.user == nil {
+		return "/"
+	}
+	return w.user.cgroup
+}
+
+// resources are those of a configuration, with a budget.
+func (w *world) resources(budget map[string]any) map[string]any {
+	r := map[string]any{"budget": budget}
+	if w.user != nil {
+		r["cgroup"] = w.user.cgroup
+	}
+	return r
 }
 
 // login makes the organization's researcher.
@@ -460,7 +486,7 @@ func (n *node) runtime(t testing.TB) *runtime.Client {
 	t.Helper()
 	n.dial.Do(func() {
 		var err error
-		if n.rt, err = runtime.Dial(within(t), n.endpoint(t), runtime.Options{}); err != nil {
+		if n.rt, err = runtime.Dial(within(t), n.endpoint(t), runtime.Options{CgroupBase: n.w.cgroup()}); err != nil {
 			n.rt = nil
 			t.Error(err)
 		}

@@ -156,7 +156,7 @@ func stopWhileDelivering(t *testing.T, w *world) {
 	if _, err := os.Stat(n.runDir(g.run)); !os.IsNotExist(err) {
 		t.Errorf("the run's files are left (%v)", err)
 	}
-	if w.kind == embeddedKind {
+	if w.external == nil {
 		// It ends only when nothing lives in it.
 		if _, err := os.Stat(strings.TrimPrefix(n.endpoint(t), "unix://")); !os.IsNotExist(err) {
 			t.Errorf("the node's own containerd is left (%v)", err)

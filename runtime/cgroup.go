@@ -43,14 +43,17 @@ type Cgroup struct {
 	throttled, throttledNanos int64
 }
 
+// errNoCgroup is why nothing is known of a run where there are no control groups.
+var errNoCgroup = errors.New("the node has no control groups here")
+
 // cgroupTop is the name below which all control groups of v6node are.
 const cgroupTop = "v6node"
 
 var cgroupName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
 
 // Cgroup returns the control group of a run of a node, without touching it:
-// /v6node/<node>/<run>, or v6node-<node>-<run>.slice where the runtime uses
-// systemd. The names may have letters, digits and _.- in them; others make
+// /v6node/<node>/<run> below Options.CgroupBase, or v6node-<node>-<run>.slice
+// where the runtime uses systemd. The names may have letters, digits and _.- in them; others make
 // Create fail.
 func (c *Client) Cgroup(node, run string) *Cgroup {
 	return newCgroup(c.host, c.info.Load().CgroupDriver, node, run)
@@ -71,7 +74,7 @@ func newCgroup(host *cgroupHost, driver CgroupDriver, node, run string) *Cgroup 
 		g.rel = path.Join("/", cgroupTop+".slice", cgroupTop+"-"+node+".slice", g.parent)
 		return g
 	}
-	g.rel = path.Join("/", cgroupTop, node, run)
+	g.rel = path.Join("/", host.base, cgroupTop, node, run)
 	g.parent = g.rel
 	return g
 }
@@ -107,6 +110,9 @@ func (g *Cgroup) Create(r Resources) error {
 		return err
 	}
 	r = r.normal()
+	if g.host.none {
+		return g.Verify(r)
+	}
 	if g.driver == Systemd {
 		if err := g.call.startSlice(context.Background(), g.parent, r, g.host.version); err != nil {
 			return &Error{Op: op, Cause: err, text: "systemd refused the slice " + g.parent + " (" + oneLine(err.Error()) + ")"}
@@ -141,6 +147,9 @@ func (g *Cgroup) create(r Resources) error {
 func (g *Cgroup) ReadBack() (Resources, error) {
 	var r Resources
 	var err error
+	if g.host.none {
+		return r, nil
+	}
 	if g.host.version == 2 {
 		r, err = g.readV2()
 	} else {
@@ -168,6 +177,9 @@ func (g *Cgroup) Verify(want Resources) error {
 	}
 	page := int64(os.Getpagesize())
 	differ := func(what string, want, got any) error {
+		if g.host.none {
+			return &Error{Op: "limit the run " + g.name, Kind: ErrLimit, text: fmt.Sprintf("there is no control group for the %s of %v", what, want)}
+		}
 		return &Error{Op: "limit the run " + g.name, Kind: ErrLimit,
 			text: fmt.Sprintf("the %s should be %v but is %v; is the controller enabled and delegated?", what, want, got)}
 	}
@@ -207,6 +219,9 @@ func (g *Cgroup) Verify(want Resources) error {
 // there the number is that of the out-of-memory events at this group's limit
 // since Create, plus what the groups that still exist have counted beyond that.
 func (g *Cgroup) OOMKills() (int64, error) {
+	if g.host.none {
+		return 0, g.readError("read the out-of-memory counter of", errNoCgroup)
+	}
 	var n int64
 	var err error
 	if g.host.version == 2 {
@@ -223,7 +238,7 @@ func (g *Cgroup) OOMKills() (int64, error) {
 // WatchOOM makes OOMKills count in a group that an earlier process has made. In
 // one that this Cgroup has made it does so already. It may be called again.
 func (g *Cgroup) WatchOOM() error {
-	if g.host.version == 2 {
+	if g.host.none || g.host.version == 2 {
 		return nil // the kernel keeps the count
 	}
 	if err := g.watchOOMV1(); err != nil {
@@ -234,6 +249,9 @@ func (g *Cgroup) WatchOOM() error {
 
 // Processes returns the processes in the group and below it.
 func (g *Cgroup) Processes() ([]int, error) {
+	if g.host.none {
+		return nil, g.readError("list the processes of", errNoCgroup)
+	}
 	pids, err := g.processes()
 	if err != nil {
 		return nil, g.readError("list the processes of", err)
@@ -244,6 +262,9 @@ func (g *Cgroup) Processes() ([]int, error) {
 // PeakMemory returns the most memory in bytes that the group has used, page
 // cache included.
 func (g *Cgroup) PeakMemory() (int64, error) {
+	if g.host.none {
+		return 0, g.readError("read the memory peak of", errNoCgroup)
+	}
 	file := g.host.file("memory", g.rel, "memory.max_usage_in_bytes")
 	if g.host.version == 2 {
 		file = g.host.file("", g.rel, "memory.peak") // since Linux 5.19
@@ -267,7 +288,7 @@ func (g *Cgroup) readError(what string, err error) error {
 // group with all groups in it, and those above it that have become empty. One
 // that is gone is no error. It gives up when ctx ends, and may be called again.
 func (g *Cgroup) Remove(ctx context.Context) error {
-	if g.bad != nil {
+	if g.bad != nil || g.host.none {
 		return nil
 	}
 	op := "remove the control group of " + g.name
@@ -306,7 +327,8 @@ func (g *Cgroup) removeAll() error {
 		if g.driver == Systemd {
 			continue // the slices above belong to systemd
 		}
-		for up := filepath.Dir(dir); up != root && strings.HasPrefix(up, root+"/"); up = filepath.Dir(up) {
+		top := filepath.Join(root, g.host.base)
+		for up := filepath.Dir(dir); up != top && strings.HasPrefix(up, top+"/"); up = filepath.Dir(up) {
 			if os.Remove(up) != nil {
 				break
 			}

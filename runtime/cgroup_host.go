@@ -17,8 +17,11 @@ type cgroupHost struct {
 	version     int               // 2 when the unified hierarchy is the only one, else 1
 	controllers map[string]string // v1: mount point of each controller
 	accounting  map[string]string // v1: mount point of those that only count
+	legacy      []string          // v1: mount points of all controllers, known or not
 	unified     string            // mount point of cgroup2, if there is one
 	roots       []string          // all mount points: runc makes a group in each
+	base        string            // the group above ours, which is not ours to change; "" at the top
+	none        bool              // we may make none
 }
 
 // maxMountinfo bounds what is read of the mount table.
@@ -52,6 +55,9 @@ func parseCgroupHost(r io.Reader) (*cgroupHost, error) {
 		at := unescapeMount(fields[4])
 		switch last[0] {
 		case "cgroup":
+			if !strings.Contains(last[2], "name=") && !slices.Contains(h.legacy, at) {
+				h.legacy = append(h.legacy, at)
+			}
 			for opt := range strings.SplitSeq(last[2], ",") {
 				if slices.Contains(v1Controllers, opt) && h.controllers[opt] == "" {
 					h.controllers[opt] = at

@@ -33,6 +33,9 @@ type Usage struct {
 // container's and goes with it. What was read of it once is not forgotten: who
 // wants it after the end reads Usage from time to time before.
 func (g *Cgroup) Usage() (Usage, error) {
+	if g.host.none {
+		return Usage{}, g.readError("read the counters of", errNoCgroup)
+	}
 	read := g.usageV1
 	if g.host.version == 2 {
 		read = g.usageV2

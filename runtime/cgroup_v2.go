@@ -13,8 +13,10 @@ import (
 // createV2 makes the group and enables its controllers on the way down.
 func (g *Cgroup) createV2(r Resources) error {
 	const controllers = "+cpu +memory +pids"
-	at := g.host.unified
-	for name := range strings.SplitSeq(strings.Trim(g.rel, "/"), "/") {
+	// What is above the base was enabled by whoever delegated it.
+	base, below := filepath.Join(g.host.unified, g.host.base), strings.Trim(strings.TrimPrefix(g.rel, g.host.base), "/")
+	at := base
+	for name := range strings.SplitSeq(below, "/") {
 		if err := enableControllers(at, controllers); err != nil {
 			return err
 		}
@@ -28,8 +30,8 @@ func (g *Cgroup) createV2(r Resources) error {
 		return err
 	}
 	if r.CpusetCpus != "" || r.CpusetMems != "" {
-		up := g.host.unified
-		for name := range strings.SplitSeq(strings.Trim(g.rel, "/"), "/") {
+		up := base
+		for name := range strings.SplitSeq(below, "/") {
 			if err := enableControllers(up, "+cpuset"); err != nil {
 				return err
 			}

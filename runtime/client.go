@@ -37,6 +37,12 @@ type Options struct {
 	// it or its network is not ready, so that the network can be installed.
 	// Client.Ready then tells what is missing.
 	AllowNotReady bool
+	// CgroupBase is the control group below which those of the runs are made,
+	// as DelegatedCgroup returns it; "" is the top.
+	CgroupBase string
+	// NoCgroups: neither client nor runtime may make control groups. Then each
+	// limit that needs one is ErrLimit.
+	NoCgroups bool
 }
 
 // Client speaks to one CRI runtime. It is safe for concurrent use. It survives
@@ -81,6 +87,7 @@ func Dial(ctx context.Context, endpoint string, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	host.base, host.none = o.CgroupBase, o.NoCgroups
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -82,7 +82,7 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 		return gone(&Error{Op: op, Cause: err})
 	}
 	rel, err := g.groupOf(text)
-	if err != nil {
+	if err != nil && !g.host.none {
 		ending, statErr := exiting(proc)
 		switch {
 		case statErr != nil:
@@ -93,7 +93,12 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 		return &Error{Op: op, Kind: ErrLimit, text: err.Error()}
 	}
 	want.PidsLimit, want.MemoryReservation = 0, 0
-	if err := g.verifyBelow(rel, want); err != nil {
+	if g.host.none {
+		err = g.Verify(want)
+	} else {
+		err = g.verifyBelow(rel, want)
+	}
+	if err != nil {
 		return gone(err)
 	}
 	if want.OOMScoreAdj != nil {
@@ -155,17 +160,9 @@ func (g *Cgroup) groupOf(text string) (string, error) {
 	}
 	found := ""
 	for _, controller := range needed {
-		rel, ok := "", false
-		for line := range strings.Lines(text) {
-			// 4:cpu,cpuacct:/path, or 0::/path on v2.
-			fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
-			if len(fields) == 3 && (slices.Contains(strings.Split(fields[1], ","), controller)) {
-				rel, ok = fields[2], true
-				break
-			}
-		}
+		rel := groupFor(text, controller)
 		switch {
-		case !ok:
+		case rel == "":
 			return "", fmt.Errorf("the container is in no %s group", controller)
 		case !strings.HasPrefix(rel, g.rel+"/"):
 			return "", fmt.Errorf("the container is in the %s group %s, which is not below %s, so nothing bounds it", controller, oneLine(rel), g.rel)

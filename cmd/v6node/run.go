@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node/boot"
 	"github.com/v6node/v6node/node/config"
 )
@@ -41,6 +42,10 @@ Examples:
 }
 
 func runNode(c *cli.Context) error {
+	pass, err := userns.Arrive()
+	if err != nil {
+		return err
+	}
 	cfg, warnings, err := config.Load(c.Path("config"))
 	if err != nil {
 		return err
@@ -48,18 +53,23 @@ func runNode(c *cli.Context) error {
 	if err := override(cfg, c); err != nil {
 		return err
 	}
+	boot.Restore(cfg, pass)
 	log := newLogger(cfg)
-	for _, w := range warnings {
-		log.Warn(w.String())
-	}
 	plugin, err := pluginExecutable(c)
 	if err != nil {
 		return err
 	}
-	return boot.Run(c.Context, boot.Options{
-		Config: cfg, Version: c.App.Version, Log: log, PluginBinary: plugin,
+	o := boot.Options{
+		Config: cfg, Version: c.App.Version, Log: log, PluginBinary: plugin, Passport: pass,
 		BundleDirs: boot.BundleDirs(c.Path("bundle-dir")),
-	})
+	}
+	if err := boot.Enter(c.Context, o, os.Args[1:]); err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		log.Warn(w.String())
+	}
+	return boot.Run(c.Context, o)
 }
 
 // override lets the command line win over the file.

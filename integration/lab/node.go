@@ -30,6 +30,8 @@ type NodeSpec struct {
 	Extra map[string]any
 	Args  []string
 	Env   []string
+	// As is the user who runs the node; nil is this process's.
+	As *syscall.Credential
 }
 
 // Node is a v6node process.
@@ -110,7 +112,7 @@ func (n *Node) Start() error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), n.spec.Env...)
 	// Ctrl-C on the terminal is for the lab, which then stops its nodes.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: n.spec.As}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, log.Close())
 	}

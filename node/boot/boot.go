@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/config"
@@ -55,6 +56,8 @@ type Options struct {
 	// PluginBinary is the CNI plugin for the managed containerd.
 	PluginBinary string
 	Log          *slog.Logger
+	// Passport is what Enter gave to this process, nil for a node of root.
+	Passport *userns.Passport
 }
 
 // Run runs a node until ctx ends.
@@ -68,6 +71,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
+	limited := o.cgroups(ctx)
 
 	api, err := server.NewV4(server.Config{
 		URL: cfg.Server.URL, Port: cfg.Server.Port, APIPath: cfg.Server.APIPath, CAFile: cfg.Server.CAFile,
@@ -89,9 +93,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}()
 	endpoint := cfg.Runtime.Endpoint
 	if endpoint == "" {
-		managed, startErr := startManaged(ctx, o)
+		managed, startErr := startManaged(ctx, o, limited.NoCgroups)
 		if startErr != nil {
-			return startErr
+			return errors.Join(startErr, abandon(o))
 		}
 		g.Go(func() error {
 			err := managed.Run(supervised)
@@ -101,10 +105,10 @@ func Run(ctx context.Context, o Options) (err error) {
 			lost() // nobody would start a containerd that ends
 			return fmt.Errorf("watching over the node's own containerd ended unexpectedly: %w", cmp.Or(err, errEnded))
 		})
-		defer func() { err = errors.Join(err, endManaged(o.Log, managed)) }()
+		defer func() { err = errors.Join(err, endManaged(o, managed)) }()
 		endpoint = managed.Endpoint()
 	}
-	rt, err := runtime.Dial(ctx, endpoint, runtime.Options{Log: o.Log})
+	rt, err := runtime.Dial(ctx, endpoint, limited)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRuntime, err)
 	}
@@ -181,7 +185,7 @@ func answers(ready func(context.Context) error) func(context.Context) error {
 	}
 }
 
-func startManaged(ctx context.Context, o Options) (*embedded.Containerd, error) {
+func startManaged(ctx context.Context, o Options, noCgroups bool) (*embedded.Containerd, error) {
 	bundle, err := embedded.FindBundle(o.BundleDirs...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRuntime, err)
@@ -192,7 +196,7 @@ func startManaged(ctx context.Context, o Options) (*embedded.Containerd, error) 
 		State:  filepath.Join(o.Config.StateDir, "containerd-state"),
 		Bundle: bundle, PluginBinary: o.PluginBinary,
 		CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName, Handlers: ulimitHandlers(o.Config),
-		Log: o.Log,
+		Log: o.Log, NoCgroups: noCgroups,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRuntime, err)
@@ -202,8 +206,8 @@ func startManaged(ctx context.Context, o Options) (*embedded.Containerd, error) 
 }
 
 // endManaged stops the managed containerd if no sandbox lives, else leaves it
-// to the next start.
-func endManaged(log *slog.Logger, d *embedded.Containerd) error {
+// to the next start, and so with the namespace that it is in.
+func endManaged(o Options, d *embedded.Containerd) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	stopped, err := d.Stop(ctx)
@@ -211,8 +215,14 @@ func endManaged(log *slog.Logger, d *embedded.Containerd) error {
 		return errors.Join(fmt.Errorf("stop the node's own containerd: %w", err), d.Detach())
 	}
 	if !stopped {
-		log.Info("algorithms still run: the node's own containerd stays, and the next start of the node takes them over")
+		o.Log.Info("algorithms still run: the node's own containerd stays, and the next start of the node takes them over")
 		return d.Detach()
+	}
+	if o.Passport == nil {
+		return nil
+	}
+	if err := o.Passport.End(ctx); err != nil {
+		return fmt.Errorf("end the node's user namespace: %w", err)
 	}
 	return nil
 }

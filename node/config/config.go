@@ -47,6 +47,7 @@ type Config struct {
 	Enforce      string        // EnforceStrict or EnforceBestEffort
 	Budget       Budget        // for all runs together
 	Admission    Admission     // which of them starts when
+	Cgroup       string        // the control group above those of the runs; "" is the top, or without root the node's own
 	PollInterval time.Duration // between two looks at the server's list of open runs
 	StopGrace    time.Duration // between SIGTERM and SIGKILL for an algorithm that is stopped
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path"
 	"time"
 
 	"github.com/v6node/v6node/node/limits"
@@ -32,6 +33,10 @@ func (d *decoder) limits(s *section, c *Config) {
 	e.oneOf("enforce", &c.Enforce, EnforceStrict, EnforceBestEffort)
 	d.budget(e, c)
 	d.admission(e, c)
+	if e.text("cgroup", &c.Cgroup) && (!path.IsAbs(c.Cgroup) || path.Clean(c.Cgroup) != c.Cgroup || c.Cgroup == "/") {
+		_, line := e.get("cgroup")
+		d.fail(line, "resources.cgroup", "resources.cgroup: %q is not the path of a control group, such as /v6node-alice, below where the control groups are mounted", clip(c.Cgroup))
+	}
 	e.done()
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/v6node/v6node/internal/units"
+	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node/limits"
 )
 
@@ -27,7 +28,8 @@ func Machine() limits.Machine {
 	_, swap := os.Stat(v1 + "memsw.limit_in_bytes")
 	m.NoSwapLimit = memory == nil && errors.Is(swap, os.ErrNotExist)
 	if caps, err := numberAfter("/proc/self/status", "CapEff:", 16); err == nil {
-		m.Privileged = caps&(1<<unix.CAP_SYS_RESOURCE) != 0
+		// In a user namespace it has no weight with the kernel.
+		m.Privileged = caps&(1<<unix.CAP_SYS_RESOURCE) != 0 && !userns.Inside()
 	}
 	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil {

@@ -28,8 +28,31 @@ func TestAUserOpensWhatThePermissionsAllow(t *testing.T) {
 		{dir | 0o704, other, 0, false}, // listed, not entered
 		{dir | 0o755, other, 0, true},
 	} {
-		if got := mayOpen(c.mode, c.owner, c.uid); got != c.want {
+		if got := mayOpen(access{mode: c.mode, owner: c.owner, group: c.owner}, c.uid, -1); got != c.want {
 			t.Errorf("mode %v of %d opened by %d: %v", c.mode, c.owner, c.uid, got)
+		}
+	}
+}
+
+func TestInAUserNamespaceOtherUsersAreStrangers(t *testing.T) {
+	const stranger = 65534
+	for name, c := range map[string]struct {
+		access
+		uid  int64
+		want bool
+	}{
+		"the user's own file":                      {access{0o600, 0, 0, false}, 0, true},
+		"the user's own file, for an image's user": {access{0o600, 0, 0, false}, 1000, false},
+		"another user's file":                      {access{0o600, stranger, stranger, false}, 0, false},
+		"another user's file for its group":        {access{0o640, stranger, stranger, false}, 0, false},
+		"another user's file for all":              {access{0o604, stranger, stranger, false}, 0, true},
+		"another user's file, with a list":         {access{0o640, stranger, stranger, true}, 0, true},
+		"another user's file for the user's group": {access{0o640, stranger, 0, false}, 0, true},
+		"another user's file, for the user 65534":  {access{0o600, stranger, stranger, false}, stranger, false},
+		"another user's folder that all may enter": {access{fs.ModeDir | 0o755, stranger, stranger, false}, 0, true},
+	} {
+		if got := mayOpen(c.access, c.uid, stranger); got != c.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

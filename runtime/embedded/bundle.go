@@ -14,6 +14,8 @@ const (
 	shimName       = "containerd-shim-runc-v2"
 	runcName       = "runc"
 	pauseName      = "v6node-pause"
+	kitName        = "rootlesskit"
+	looseName      = "v6node-runc"
 )
 
 // ErrNoBundle is returned by FindBundle when no directory holds a whole bundle.
@@ -70,17 +72,32 @@ func bundleIn(dir string) (Bundle, error) {
 // here and not in the middle of the first run.
 func (b Bundle) check() error {
 	for _, p := range []string{b.Containerd, b.Shim, b.Runc, b.Pause} {
-		if !filepath.IsAbs(p) {
-			return fmt.Errorf("%q is not an absolute path", p)
-		}
-		switch fi, err := os.Stat(p); {
-		case err != nil:
+		if err := executable(p); err != nil {
 			return err
-		case !fi.Mode().IsRegular() || fi.Mode()&0o111 == 0:
-			return fmt.Errorf("%s is not an executable file", p)
 		}
 	}
 	return nil
+}
+
+func executable(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%q is not an absolute path", path)
+	}
+	fi, err := os.Stat(path)
+	if err == nil && (!fi.Mode().IsRegular() || fi.Mode()&0o111 == 0) {
+		err = fmt.Errorf("%s is not an executable file", path)
+	}
+	return err
+}
+
+// looseRunc is runc for containers without control groups, beside it.
+func (b Bundle) looseRunc() string { return filepath.Join(b.Dir, looseName) }
+
+// RootlessKit is the program that makes the user namespace of a containerd
+// without root, which is in the same bundle. It is needed only for that.
+func (b Bundle) RootlessKit() (string, error) {
+	p := filepath.Join(b.Dir, kitName)
+	return p, executable(p)
 }
 
 // build identifies the containerd program, so that an upgrade of the bundle is

@@ -31,6 +31,9 @@ type Config struct {
 	Log *slog.Logger
 	// Handlers are runtime handlers besides runc.
 	Handlers []Handler
+	// NoCgroups makes containerd do without control groups, where it may make
+	// none: nothing is limited then.
+	NoCgroups bool
 	// LogLevel of containerd: trace, debug, info, warn (default), error.
 	LogLevel string
 }
@@ -66,6 +69,11 @@ func (c *Config) normalize() error {
 	}
 	if !filepath.IsAbs(c.PluginBinary) {
 		return fmt.Errorf("the CNI plugin %q is not an absolute path", c.PluginBinary)
+	}
+	if c.NoCgroups {
+		if err := executable(c.Bundle.looseRunc()); err != nil {
+			return fmt.Errorf("the bundle of the embedded containerd is not complete: %w", err)
+		}
 	}
 	if filepath.Base(c.CNIConfName) != c.CNIConfName || filepath.Ext(c.CNIConfName) != ".conflist" {
 		return fmt.Errorf("the CNI configuration's name %q is not a file name that ends in .conflist", c.CNIConfName)

@@ -102,10 +102,15 @@ func (d *Containerd) plan(ctx context.Context) (config []byte, want *record, err
 		return nil, nil, err
 	}
 	h.log(ctx, d.cfg.Log)
+	if h.userNamespace {
+		if err := ownCNICache(d.layout.cniCache); err != nil {
+			return nil, nil, err
+		}
+	}
 	if d.pause, err = readPauseImage(d.cfg.Bundle.Pause); err != nil {
 		return nil, nil, fmt.Errorf("cannot make the pause image: %w", err)
 	}
-	if config, err = renderConfig(d.layout, d.cfg.Bundle, h, d.pause.ref(), d.cfg.Handlers); err != nil {
+	if config, err = renderConfig(d.layout, d.cfg.Bundle, h, d.pause.ref(), d.cfg.Handlers, d.cfg.NoCgroups); err != nil {
 		return nil, nil, err
 	}
 	build, err := d.cfg.Bundle.build()

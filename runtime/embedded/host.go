@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/userns"
 )
 
 // ErrPrivileges is returned by Start when this process may not mount
@@ -40,9 +42,10 @@ func probeHost(dir string) (host, error) {
 	if caps&(1<<capSysAdmin) == 0 {
 		return host{}, fmt.Errorf("the embedded containerd cannot mount filesystems: %w; run v6node as root or in a user namespace (rootless)", ErrPrivileges)
 	}
-	h := host{userNamespace: inUserNamespace("/proc/self/uid_map")}
+	h := host{userNamespace: userns.Inside()}
 	h.oomAdjustable = caps&(1<<capSysResource) != 0 && !h.userNamespace
-	h.appArmor = appArmorUsable("/sys")
+	// A profile is loaded into the machine's kernel, which takes real root.
+	h.appArmor = !h.userNamespace && appArmorUsable("/sys")
 	h.systemdCgroups = !h.userNamespace && unifiedCgroups("/sys/fs/cgroup") && isDir("/run/systemd/system")
 	if h.overlay = tryOverlay(dir, h.userNamespace, false); h.overlay {
 		h.volatile = tryOverlay(dir, h.userNamespace, true)
@@ -73,17 +76,6 @@ func effectiveCaps(status string) (uint64, error) {
 		}
 	}
 	return 0, errors.Join(fmt.Errorf("%s does not name the effective capabilities", status), lines.Err())
-}
-
-// inUserNamespace tells whether user ids are mapped, which they are not in the
-// initial user namespace: its map is the identity over all 32 bits.
-func inUserNamespace(uidMap string) bool {
-	b, err := os.ReadFile(uidMap)
-	if err != nil {
-		return false
-	}
-	f := strings.Fields(string(b))
-	return len(f) != 3 || f[0] != "0" || f[1] != "0" || f[2] != "4294967295"
 }
 
 // appArmorUsable asks for the kernel's part and for the parser with which

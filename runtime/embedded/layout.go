@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/v6node/v6node/internal/userns"
 )
 
 // maxShimDir is the longest directory that containerd accepts for the shims'
@@ -28,6 +30,7 @@ type layout struct {
 	log        string
 	cniConf    string
 	cniBin     string
+	cniCache   string // for a user namespace
 	certs      string // registry host configuration, for the administrator to fill
 	sockets    string // State, or a short directory where that is too long
 	socket     string // gRPC: CRI and containerd's own API
@@ -51,6 +54,7 @@ func newLayout(root, state string) (*layout, error) {
 		log:        filepath.Join(state, "containerd.log"),
 		cniConf:    filepath.Join(state, "cni", "conf"),
 		cniBin:     filepath.Join(state, "cni", "bin"),
+		cniCache:   filepath.Join(state, "cni", "cache"),
 		certs:      filepath.Join(root, "certs.d"),
 		sockets:    state,
 		configTemp: filepath.Join(state, "config.toml.new"),
@@ -69,17 +73,21 @@ func newLayout(root, state string) (*layout, error) {
 }
 
 // shortDir names the directory that holds the sockets of a state directory
-// with a long name: always the same one for the same state directory.
+// with a long name: always the same one for the same state directory. Without
+// root it is where the user's sockets are, or else for temporary files, unless
+// that is long again.
 func shortDir(state string) string {
-	base := "/run"
-	if os.Geteuid() != 0 {
-		base = os.TempDir()
-		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-			base = dir
+	sum := sha256.Sum256([]byte(state))
+	name := fmt.Sprintf("v6node-%x", sum[:6])
+	if os.Geteuid() == 0 && !userns.Inside() {
+		return filepath.Join("/run", name)
+	}
+	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir()} {
+		if dir := filepath.Join(base, name); filepath.IsAbs(base) && len(filepath.Join(dir, "s")) <= maxShimDir {
+			return dir
 		}
 	}
-	sum := sha256.Sum256([]byte(state))
-	return filepath.Join(base, fmt.Sprintf("v6node-%x", sum[:6]))
+	return filepath.Join("/tmp", name)
 }
 
 // create makes the directories, private to this user.

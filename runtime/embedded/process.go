@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/userns"
 )
 
 // process is a containerd, started by this process or by an earlier one. It is
@@ -176,7 +178,7 @@ func findProcess(l *layout, r *record) (*process, error) {
 			return p, err
 		}
 	}
-	pid, err := listener(l.socket)
+	pid, err := userns.Listener(l.socket)
 	if err != nil || pid <= 1 {
 		return nil, nil
 	}
@@ -187,7 +189,7 @@ func findProcess(l *layout, r *record) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if again, err := listener(l.socket); err != nil || again != pid || !startedWith(pid, l.config) {
+	if again, err := userns.Listener(l.socket); err != nil || again != pid || !startedWith(pid, l.config) {
 		p.release()
 		return nil, nil
 	}
@@ -224,21 +226,4 @@ func startedWith(pid int, config string) bool {
 	return err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(arg []byte) bool {
 		return string(arg) == config
 	})
-}
-
-// listener returns the process that listens on a unix socket.
-func listener(socket string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
-		return 0, err
-	}
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return 0, err
-	}
-	return int(cred.Pid), nil
 }

@@ -144,7 +144,7 @@ type configData struct {
 }
 
 // renderConfig returns containerd's configuration file.
-func renderConfig(l *layout, b Bundle, h host, pauseRef string, handlers []Handler) ([]byte, error) {
+func renderConfig(l *layout, b Bundle, h host, pauseRef string, handlers []Handler, noCgroups bool) ([]byte, error) {
 	d := configData{
 		Root: l.root, State: l.state, Socket: l.socket, TTRPC: l.ttrpc, ShimSockets: l.shimSocks,
 		Snapshotter: "overlayfs", PauseRef: pauseRef, Certs: strings.Join([]string{l.certs, "/etc/containerd/certs.d", "/etc/docker/certs.d"}, ":"),
@@ -153,6 +153,9 @@ func renderConfig(l *layout, b Bundle, h host, pauseRef string, handlers []Handl
 		UID:      os.Geteuid(), GID: os.Getegid(),
 		Volatile: h.volatile, DisableAppArmor: !h.appArmor, SystemdCgroup: h.systemdCgroups,
 		RestrictOOMScoreAdj: !h.oomAdjustable,
+	}
+	if noCgroups {
+		d.Runc = b.looseRunc()
 	}
 	for _, h := range handlers {
 		d.Handlers = append(d.Handlers, l.handlerFile(h))

@@ -198,7 +198,7 @@ func TestConfigurationFollowsTheHost(t *testing.T) {
 			[]string{`snapshotter = "native"`, "restrict_oom_score_adj = true", "disable_apparmor = true", "SystemdCgroup = false"},
 			[]string{"volatile", `"io.containerd.snapshotter.v1.native"`}},
 	} {
-		b, err := renderConfig(l, Bundle{Shim: "/b/shim", Runc: `/b/ru"nc`}, c.host, "localhost/v6node/pause:1", nil)
+		b, err := renderConfig(l, Bundle{Shim: "/b/shim", Runc: `/b/ru"nc`}, c.host, "localhost/v6node/pause:1", nil, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,6 +212,20 @@ func TestConfigurationFollowsTheHost(t *testing.T) {
 				t.Errorf("%s: %s in\n%s", name, s, b)
 			}
 		}
+	}
+}
+
+func TestWithoutControlGroupsAnotherRuncIsTaken(t *testing.T) {
+	l, err := newLayout("/var/lib/v6node", "/run/v6node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := renderConfig(l, Bundle{Dir: "/b", Shim: "/b/shim", Runc: "/b/runc"}, host{userNamespace: true}, "pause", nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), `BinaryName = "/b/v6node-runc"`) || strings.Contains(string(b), `"/b/runc"`) {
+		t.Errorf("%s", b)
 	}
 }
 
@@ -276,22 +290,6 @@ func TestOnlyTheGivenNetworkIsInstalled(t *testing.T) {
 	for _, bad := range []string{"", "{", `{"plugins":[{"type":"../x"}]}`, `{"plugins":[{}]}`} {
 		if err := installCNI(l, &Config{CNIConfList: []byte(bad), CNIConfName: "a.conflist"}); err == nil {
 			t.Errorf("%q was accepted", bad)
-		}
-	}
-}
-
-func TestUserNamespaceIsRecognised(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "uid_map")
-	for content, want := range map[string]bool{
-		"         0          0 4294967295\n":                                   false,
-		"         0       1000          1\n":                                   true,
-		"         0       1000          1\n         1     100000      65536\n": true,
-	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := inUserNamespace(path); got != want {
-			t.Errorf("%q: %v", content, got)
 		}
 	}
 }

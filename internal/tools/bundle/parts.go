@@ -40,6 +40,7 @@ func parts(repo string) []part {
 	none := func(string) string { return "" }
 	return []part{
 		{name: "v6node-pause", pinDir: repo, pkg: "./cmd/v6node-pause", tags: static, ldflags: none},
+		{name: "v6node-runc", pinDir: repo, pkg: "./cmd/v6node-runc", tags: static, ldflags: none},
 		{name: "runc", module: "github.com/opencontainers/runc", pinDir: tools, pkg: ".",
 			tags: "seccomp urfave_cli_no_docs netgo osusergo", ldflags: none, cgo: true, hosts: []string{"runc", "crun"}},
 		// What the CRI plugin does not need is left out: less memory, a
@@ -48,6 +49,9 @@ func parts(repo string) []part {
 			tags: "urfave_cli_no_docs no_tracing no_devmapper no_zfs no_btrfs " + static, ldflags: containerdVersion},
 		{name: "containerd-shim-runc-v2", module: ctd, pinDir: repo, pkg: "./cmd/containerd-shim-runc-v2",
 			tags: "urfave_cli_no_docs no_grpc " + static, ldflags: containerdVersion},
+		// Drivers for networks are left out: the namespace has the host's.
+		{name: "rootlesskit", module: "github.com/rootless-containers/rootlesskit/v3", pinDir: tools, pkg: "./cmd/rootlesskit",
+			tags: "no_vpnkit no_slirp4netns no_lxcusernic no_gvisortapvsock " + static, ldflags: none},
 		{name: "crictl", module: "sigs.k8s.io/cri-tools", pinDir: tools, pkg: "./cmd/crictl", tags: static,
 			ldflags: func(v string) string {
 				return "-X sigs.k8s.io/cri-tools/pkg/version.Version=" + strings.TrimPrefix(v, "v")
