@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -97,15 +98,19 @@ func Run(ctx context.Context, o Options) (err error) {
 		if startErr != nil {
 			return errors.Join(startErr, abandon(o))
 		}
+		var ending atomic.Bool // supervision ends with what it watches over
 		g.Go(func() error {
 			err := managed.Run(supervised)
-			if supervised.Err() != nil {
+			if supervised.Err() != nil || ending.Load() {
 				return err
 			}
 			lost() // nobody would start a containerd that ends
 			return fmt.Errorf("watching over the node's own containerd ended unexpectedly: %w", cmp.Or(err, errEnded))
 		})
-		defer func() { err = errors.Join(err, endManaged(o, managed)) }()
+		defer func() {
+			ending.Store(true)
+			err = errors.Join(err, endManaged(o, managed))
+		}()
 		endpoint = managed.Endpoint()
 	}
 	rt, err := runtime.Dial(ctx, endpoint, limited)
