@@ -21,7 +21,7 @@ import (
 // named by a rule of one node.
 var limited = map[string]map[string]any{
 	"memory":  {"memory": "64m"},
-	"cpus":    {"cpus": 0.5},
+	"cpus":    {"cpus": 0.1}, // so little that a busy machine gives it all of it
 	"pids":    {"pids": 40, "timeout": "3s", "memory": "1g"},
 	"cpuset":  {"cpuset_cpus": "0"},
 	"shm":     {"shm_size": "1m", "tmpfs_size": "2m"},
@@ -52,7 +52,7 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, limitedNode){
 			"a memory hog is killed, and why is said":               memoryHog,
 			"a child that hogs memory is killed, and it is said":    memoryHogChild,
-			"half a CPU is half a CPU":                              halfCPU,
+			"a tenth of a CPU is a tenth of a CPU":                  tenthOfCPU,
 			"a fork bomb stays within its processes":                forkBomb,
 			"a CPU set binds":                                       cpuSet,
 			"shared memory and tmpfs have their size":               inMemory,
@@ -169,7 +169,7 @@ func (n *node) accounting(t *testing.T, run int64) admin.Accounting {
 	return admin.Accounting{}
 }
 
-func halfCPU(t *testing.T, n limitedNode) {
+func tenthOfCPU(t *testing.T, n limitedNode) {
 	task, run := n.post(t, "burn", kwargs{"seconds": 3}, n.order("cpus"))
 	n.active(t, run)
 	eventually(t, func() error {
@@ -180,7 +180,7 @@ func halfCPU(t *testing.T, n limitedNode) {
 	})
 	got := completed[map[string]float64](t, n.finish(t, task))
 	// A period that has begun is granted in full.
-	if got["cpu"] > 0.5*got["wall"]+0.2 || got["wall"] < 3 {
+	if got["cpu"] > 0.1*got["wall"]+0.2 || got["wall"] < 3 {
 		t.Errorf("%.2f s of CPU in %.2f s", got["cpu"], got["wall"])
 	}
 	a := n.accounting(t, run)
