@@ -84,7 +84,7 @@ func TestLimitsHoldWithoutRoot(t *testing.T) {
 	for name, run := range map[string]func(*testing.T, limitedNode){
 		"a memory hog is killed, and why is said":            memoryHog,
 		"a child that hogs memory is killed, and it is said": memoryHogChild,
-		"half a CPU is half a CPU":                           halfCPU,
+		"a tenth of a CPU is a tenth of a CPU":               tenthOfCPU,
 		"a fork bomb stays within its processes":             forkBomb,
 		"a CPU set binds":                                    cpuSet,
 		"shared memory and tmpfs have their size":            inMemory,

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -17,17 +18,16 @@ func retryScenarios() []scenario {
 	}
 }
 
-// removeSandboxes takes a run's sandboxes away behind the node's back.
+// removeSandboxes takes a run's sandboxes away behind the node's back. The node
+// removes them too as soon as it sees the end, and the runtime refuses the later
+// of two such wishes.
 func (n *node) removeSandboxes(t *testing.T, run int64) {
 	t.Helper()
 	rt := n.runtime(t)
 	for _, sb := range n.sandboxes(t, run) {
-		if err := rt.StopSandbox(within(t), sb.ID); err != nil {
-			t.Fatal(err)
-		}
-		if err := rt.RemoveSandbox(within(t), sb.ID); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, func() error {
+			return errors.Join(rt.StopSandbox(within(t), sb.ID), rt.RemoveSandbox(within(t), sb.ID))
+		})
 	}
 }
 
