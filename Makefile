@@ -43,11 +43,11 @@ unit:
 # Against real runtimes: the managed containerd, an external one, the oldest
 # that is supported, and CRI-O.
 integration-test: all runtimes
-	$(GO) test -tags integration -timeout 20m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
+	$(GO) test -tags integration -timeout 30m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
 
 # The part of it that decides which runtimes are supported.
 test-runtimes: all runtimes
-	$(GO) test -tags integration -timeout 20m -count=1 -v -run '^Test(ConformanceOf|On)' ./integration
+	$(GO) test -tags integration -timeout 30m -count=1 -v -run '^Test(ConformanceOf|On)' ./integration
 
 bench: all
 	$(GO) run ./integration/bench
