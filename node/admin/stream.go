@@ -28,9 +28,9 @@ type streamWriter struct {
 func newStreamWriter(w http.ResponseWriter, stall time.Duration) *streamWriter {
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.WriteHeader(http.StatusOK)
-	s := &streamWriter{rc: http.NewResponseController(w), stall: stall, buf: bufio.NewWriterSize(w, maxBody)}
+	// Armed, so that the client learns soon that its request is served.
+	s := &streamWriter{rc: http.NewResponseController(w), stall: stall, buf: bufio.NewWriterSize(w, maxBody), armed: true}
 	s.timer = time.AfterFunc(flushAfter, s.flushLate)
-	s.armed = true // so that the client learns soon that its request is served
 	return s
 }
 
