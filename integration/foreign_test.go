@@ -19,7 +19,10 @@ import (
 
 // externalScenarios need a runtime that v6node has not set up.
 func externalScenarios() []scenario {
-	return []scenario{{"a run in a network that is not ours is refused, with the command that mends it", foreignNetwork}}
+	return []scenario{
+		{"a run in a network that is not ours is refused, with the command that mends it", foreignNetwork},
+		{"a runtime that a kubelet uses is refused", sharedWithKubelet},
+	}
 }
 
 // TestMain lets the test program stand in for the CNI plugin of another

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/proxy/e2e"
 )
@@ -47,43 +48,53 @@ func (n *Node) connect(ctx context.Context) error {
 }
 
 func (n *Node) settleEncryption(ctx context.Context) error {
-	want := n.cfg.Encryption.Enabled
-	if want != n.identity.Encrypted {
-		is, fix := "is not encrypted", "set encryption.enabled to false"
-		if n.identity.Encrypted {
-			is, fix = "is encrypted", "set encryption.enabled to true and name your organization's private_key"
-		}
-		return fmt.Errorf("%w: collaboration %q %s at the server and the configuration says otherwise: %s", ErrEncryption, n.identity.CollaborationName, is, fix)
-	}
-	if !want {
-		return nil
-	}
-	pem, err := os.ReadFile(n.cfg.Encryption.PrivateKey)
+	key, publish, err := FitEncryption(n.cfg.Encryption, n.identity)
 	if err != nil {
-		return fmt.Errorf("%w: the private key cannot be read: %w: correct encryption.private_key", ErrEncryption, err)
-	}
-	key, err := e2e.ParsePrivateKey(pem)
-	if err != nil {
-		return fmt.Errorf("%w: the private key %s cannot be used: %w", ErrEncryption, n.cfg.Encryption.PrivateKey, err)
+		return err
 	}
 	n.key = key
+	if !publish {
+		return nil
+	}
 	return n.publishKey(ctx)
 }
 
-// publishKey makes the server's public key of our organization the one that
-// fits our private key, where it has none. A different one is not replaced
-// silently: results that others encrypted for it would be lost to its owner.
-func (n *Node) publishKey(ctx context.Context) error {
-	ours := n.key.Public()
-	if n.identity.OrganizationKey != "" {
-		theirs, err := e2e.ParsePublicKey(n.identity.OrganizationKey)
-		if err == nil && ours.Equal(theirs) {
-			return nil
+// FitEncryption holds the encryption of the configuration against that of the
+// collaboration. The key is nil where nothing is encrypted; publish says that
+// the server has no public key of the organization yet. A different one is not
+// replaced silently: results that others encrypted for it would be lost to its
+// owner. Errors wrap ErrEncryption.
+func FitEncryption(e config.Encryption, id *server.Identity) (key *e2e.PrivateKey, publish bool, err error) {
+	if e.Enabled != id.Encrypted {
+		is, fix := "is not encrypted", "set encryption.enabled to false"
+		if id.Encrypted {
+			is, fix = "is encrypted", "set encryption.enabled to true and name your organization's private_key"
 		}
-		return fmt.Errorf("%w: the private key %s is not the one of organization %q, whose public key the server has: name the organization's key in encryption.private_key, or have the organization's public key replaced at the server",
-			ErrEncryption, n.cfg.Encryption.PrivateKey, n.identity.OrganizationName)
+		return nil, false, fmt.Errorf("%w: collaboration %q %s at the server and the configuration says otherwise: %s", ErrEncryption, id.CollaborationName, is, fix)
 	}
-	if err := n.api.SetOrganizationKey(ctx, n.identity.OrganizationID, ours.Base64()); err != nil {
+	if !e.Enabled {
+		return nil, false, nil
+	}
+	pem, err := os.ReadFile(e.PrivateKey)
+	if err != nil {
+		return nil, false, fmt.Errorf("%w: the private key cannot be read: %w: correct encryption.private_key", ErrEncryption, err)
+	}
+	if key, err = e2e.ParsePrivateKey(pem); err != nil {
+		return nil, false, fmt.Errorf("%w: the private key %s cannot be used: %w", ErrEncryption, e.PrivateKey, err)
+	}
+	if id.OrganizationKey == "" {
+		return key, true, nil
+	}
+	if theirs, err := e2e.ParsePublicKey(id.OrganizationKey); err != nil || !key.Public().Equal(theirs) {
+		return nil, false, fmt.Errorf("%w: the private key %s is not the one of organization %q, whose public key the server has: name the organization's key in encryption.private_key, or have the organization's public key replaced at the server",
+			ErrEncryption, e.PrivateKey, id.OrganizationName)
+	}
+	return key, false, nil
+}
+
+// publishKey tells the server the public key that fits our private key.
+func (n *Node) publishKey(ctx context.Context) error {
+	if err := n.api.SetOrganizationKey(ctx, n.identity.OrganizationID, n.key.Public().Base64()); err != nil {
 		return fmt.Errorf("publish the organization's public key: %w", err)
 	}
 	n.log.InfoContext(ctx, "published the organization's public key", "organization", n.identity.OrganizationName)

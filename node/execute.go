@@ -474,12 +474,17 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte) *w
 		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
 	}
 	for _, d := range n.cfg.Databases {
-		s.Databases = append(s.Databases, workspace.Database{Label: d.Label, Type: d.Type, URI: d.URI, Env: d.Env, CopyPlace: d.MountMode == config.MountCopy})
+		s.Databases = append(s.Databases, Database(d))
 	}
 	for _, d := range r.Databases {
 		s.Requested = append(s.Requested, workspace.Request{Label: d.Label, Parameters: d.Parameters})
 	}
 	return s
+}
+
+// Database is a database of the configuration as a run's workspace takes it.
+func Database(d config.Database) workspace.Database {
+	return workspace.Database{Label: d.Label, Type: d.Type, URI: d.URI, Env: d.Env, CopyPlace: d.MountMode == config.MountCopy}
 }
 
 func (n *Node) engineSpec(rec *ledger.Record, ws *workspace.Run) *engine.Spec {

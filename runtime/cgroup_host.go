@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,6 +90,31 @@ func parseCgroupHost(r io.Reader) (*cgroupHost, error) {
 		return nil, errors.New("no cgroup file system is mounted; mount one at /sys/fs/cgroup")
 	}
 	return h, nil
+}
+
+// Controllers says which version of control groups this machine has, and which
+// of the controllers that limits need it lacks.
+func Controllers() (version int, missing []string, err error) {
+	h, err := findCgroupHost()
+	if err != nil {
+		return 0, nil, err
+	}
+	var have []string
+	if h.version == 2 {
+		text, err := textValue(h.file("", "", "cgroup.controllers"))
+		if err != nil {
+			return 0, nil, &Error{Op: "find the controllers", Cause: err}
+		}
+		have = strings.Fields(text)
+	} else {
+		have = slices.Collect(maps.Keys(h.controllers))
+	}
+	for _, c := range v1Controllers { // version 2 calls them the same
+		if !slices.Contains(have, c) {
+			missing = append(missing, c)
+		}
+	}
+	return h.version, missing, nil
 }
 
 // v1Controllers are the ones that limits are put on.

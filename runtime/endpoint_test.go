@@ -189,7 +189,7 @@ func TestWhatRuntimesDifferInIsReadFromWhatTheyTell(t *testing.T) {
 		"containerd": {map[string]string{"config": `{"cni":{"binDir":"/usr/lib/cni","confDir":"/etc/cni/net.d"},
 			"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{}}}}}`},
 			hints{confDir: "/etc/cni/net.d", binDirs: []string{"/usr/lib/cni"}, driver: Cgroupfs}},
-		"cri-o": {nil, hints{confDir: "/etc/cni/net.d", binDirs: []string{"/opt/cni/bin"}, cdi: true, minMemory: 12 << 20}},
+		"cri-o": {nil, hints{confDir: "/etc/cni/net.d", binDirs: []string{"/opt/cni/bin"}, dropIns: true, cdi: true, minMemory: 12 << 20}},
 		"other": {nil, hints{}},
 	} {
 		if got := readHints(name, c.info); !reflect.DeepEqual(got, c.want) {

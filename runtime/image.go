@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"regexp"
+	"slices"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -88,6 +89,22 @@ func (c *Client) ListImages(ctx context.Context) ([]*Image, error) {
 		all = append(all, newImage(i))
 	}
 	return all, nil
+}
+
+// ImageStores returns the directories in which the runtime keeps images, as it
+// names them: they are on file systems of the machine that it runs on.
+func (c *Client) ImageStores(ctx context.Context) ([]string, error) {
+	r, err := call(ctx, c, "find the image store", c.img.ImageFsInfo, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, f := range slices.Concat(r.ImageFilesystems, r.ContainerFilesystems) {
+		if dir := f.GetFsId().GetMountpoint(); dir != "" && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
 }
 
 // RemoveImage removes an image with all its names. One that is not there is no

@@ -41,6 +41,9 @@ type Info struct {
 	// Events: the runtime sends events when containers end. Empty as long as
 	// nobody has asked Client.SendsEvents.
 	Events Answer
+	// NetworkDropIns: the runtime is told which network to use by drop-in files
+	// of its configuration, and tells neither those nor its directories over CRI.
+	NetworkDropIns bool
 	// CDI: devices can be asked for by their CDI names.
 	CDI bool
 	// MinMemory is the least memory limit in bytes that the runtime takes, 0
@@ -173,7 +176,7 @@ func (c *Client) probe(ctx context.Context) (notReady, err error) {
 	}
 	hints := readHints(info.Name, st.Info)
 	info.CNIConfDir, info.CNIBinDirs = hints.confDir, hints.binDirs
-	info.CDI, info.MinMemory = hints.cdi, hints.minMemory
+	info.NetworkDropIns, info.CDI, info.MinMemory = hints.dropIns, hints.cdi, hints.minMemory
 	info.AppArmor = !hints.noAppArmor && hostHasAppArmor()
 	info.Seccomp = exists("/proc/sys/kernel/seccomp/actions_avail")
 
@@ -270,6 +273,7 @@ type hints struct {
 	binDirs    []string
 	noAppArmor bool
 	driver     CgroupDriver
+	dropIns    bool
 	cdi        bool
 	minMemory  int64
 }
@@ -326,7 +330,7 @@ func readHints(name string, info map[string]string) hints {
 	case "cri-o":
 		// CRI-O tells no directories over CRI; these are its defaults.
 		h.confDir, h.binDirs = "/etc/cni/net.d", []string{"/opt/cni/bin"}
-		h.cdi, h.minMemory = true, crioMinMemory
+		h.dropIns, h.cdi, h.minMemory = true, true, crioMinMemory
 	}
 	return h
 }

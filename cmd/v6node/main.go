@@ -19,6 +19,7 @@ import (
 
 	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/integration/conformance"
+	"github.com/v6node/v6node/node/check"
 )
 
 // version is set by the linker in release builds.
@@ -29,8 +30,11 @@ func main() {
 		cni.PluginMain()
 		return
 	}
-	if filepath.Base(os.Args[0]) == conformance.ProbeName {
+	switch filepath.Base(os.Args[0]) {
+	case conformance.ProbeName:
 		conformance.Probe(os.Args[1:])
+	case check.HelperName:
+		check.Help(os.Args[1:])
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

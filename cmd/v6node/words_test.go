@@ -77,6 +77,7 @@ func TestTheProgramCompletesItsOwnWords(t *testing.T) {
 		want  string
 	}{
 		{[]string{"re"}, "resume"},
+		{[]string{"check", "--c"}, "--config --cri-endpoint"},
 		{[]string{"cni", "in"}, "install"},
 		{[]string{"update", "--mem"}, "--memory --memory-swap --memory-reservation"},
 		{[]string{"ps", "-o", ""}, "table json"},

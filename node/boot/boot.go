@@ -26,6 +26,7 @@ import (
 	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/image/imageref"
+	"github.com/v6node/v6node/node/kubelet"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/runtime"
@@ -118,6 +119,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("%w: %w", ErrRuntime, err)
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
+	if cfg.Runtime.Endpoint != "" {
+		if err := kubelet.Refuse(ctx, rt, endpoint); err != nil {
+			return fmt.Errorf("%w: %w", ErrRuntime, err)
+		}
+	}
 	g.Go(func() error { rt.SendsEvents(supervised); return nil }) // so that `v6node info` can tell
 	info := rt.Info()
 	o.Log.InfoContext(ctx, "connected to the container runtime", "endpoint", endpoint, "name", info.Name, "version", info.Version,

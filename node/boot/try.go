@@ -47,6 +47,17 @@ func TryManaged(ctx context.Context, o Options) (_ *Trial, err error) {
 	return t, nil
 }
 
+// HaveManaged tells, by its error, why a managed containerd could not be started
+// without root for want of its programs.
+func HaveManaged(bundleDirs []string) error {
+	bundle, err := embedded.FindBundle(bundleDirs...)
+	if err != nil {
+		return err
+	}
+	_, err = bundle.RootlessKit()
+	return err
+}
+
 // Endpoint of the containerd.
 func (t *Trial) Endpoint() string { return t.d.Endpoint() }
 

@@ -9,7 +9,7 @@ import (
 // Behaviour tries on a runtime everything that the node relies on, in
 // sandboxes that it removes again.
 func Behaviour(o conformance.Options) Check {
-	return func(ctx context.Context, report func(Result)) error {
+	return Check{Group: "behaviour", Name: "tests", Alone: true, Look: func(ctx context.Context, report func(Result)) error {
 		return conformance.Run(ctx, o, func(out conformance.Outcome) {
 			r := Result{Group: out.Group, Name: out.Name, Detail: out.Detail, Took: out.Took}
 			switch out.Status {
@@ -23,5 +23,5 @@ func Behaviour(o conformance.Options) Check {
 			}
 			report(r)
 		})
-	}
+	}}
 }

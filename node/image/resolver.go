@@ -70,6 +70,7 @@ type Resolver struct {
 	timeout     time.Duration
 	cacheFor    time.Duration
 	logins      logins
+	transport   http.RoundTripper
 	registries  *registries
 
 	ctx    context.Context // ends with Close
@@ -117,7 +118,7 @@ func New(o Options) *Resolver {
 		o.Transport = newTransport()
 	}
 	r := &Resolver{
-		local: o.Local, requirePull: o.RequirePull, timeout: o.Timeout, cacheFor: o.CacheFor, logins: o.Logins,
+		local: o.Local, requirePull: o.RequirePull, timeout: o.Timeout, cacheFor: o.CacheFor, logins: o.Logins, transport: o.Transport,
 		flights: map[string]*flight{}, cache: map[string]cached{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())

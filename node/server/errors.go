@@ -17,6 +17,8 @@ var (
 	ErrBadAPIKey = errors.New("the server does not recognize the API key")
 	// ErrUnreachable: there was no answer. Trying again makes sense.
 	ErrUnreachable = errors.New("the server cannot be reached")
+	// ErrNotAPI: what answers is not the vantage6 API.
+	ErrNotAPI = errors.New("what answers is not the vantage6 API")
 	// ErrAlreadyFinished: the server has an outcome for this run and takes no more changes.
 	ErrAlreadyFinished = errors.New("the run is already finished at the server")
 	// ErrTooLarge: the answer is larger than this node accepts.

@@ -26,6 +26,7 @@ type call struct {
 	body   *body
 	large  bool // an answer or body of any length: no limit on the whole time, only on standstill
 	out    func(io.Reader) error
+	header func(http.Header) // is shown the answer's header, whatever its status
 }
 
 // body is a request body that can be sent more than once.
@@ -100,6 +101,9 @@ func (v *V4) attempt(parent context.Context, c call, bearer string) error {
 	}
 	defer resp.Body.Close()
 	progress()
+	if c.header != nil {
+		c.header(resp.Header)
+	}
 	answer := &watched{r: resp.Body, progress: progress}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return statusError(req, resp, answer, v.now())
@@ -111,7 +115,7 @@ func (v *V4) attempt(parent context.Context, c call, bearer string) error {
 			case answer.err != nil:
 				return v.failed(parent, ctx, req, answer.err)
 			case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-				return fmt.Errorf("%w: what answers at %s is not the vantage6 API: check server_url, port and api_path: %w", ErrUnreachable, v.base, err)
+				return fmt.Errorf("%w: at %s: %w: check server_url, port and api_path: %w", ErrUnreachable, v.base, ErrNotAPI, err)
 			}
 			return fmt.Errorf("the answer to %s %s is not understood: %w", c.method, req.URL.Path, err)
 		}

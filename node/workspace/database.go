@@ -87,6 +87,16 @@ func LocalPath(uri string) (string, bool) {
 	return "", false
 }
 
+// Mount is how a run would see a database of this machine's file system: an
+// error wraps ErrDatabase and says why it could not. It is nil for a service.
+func (d Database) Mount() (*Mount, error) {
+	path, ok := LocalPath(d.URI)
+	if !ok {
+		return nil, nil
+	}
+	return mountOf(d, path)
+}
+
 // mountOf gives the read-only mount of a file or folder.
 func mountOf(db Database, path string) (*Mount, error) {
 	label := db.Label

@@ -47,8 +47,8 @@ func probeHost(dir string) (host, error) {
 	// A profile is loaded into the machine's kernel, which takes real root.
 	h.appArmor = !h.userNamespace && appArmorUsable("/sys")
 	h.systemdCgroups = !h.userNamespace && unifiedCgroups("/sys/fs/cgroup") && isDir("/run/systemd/system")
-	if h.overlay = tryOverlay(dir, h.userNamespace, false); h.overlay {
-		h.volatile = tryOverlay(dir, h.userNamespace, true)
+	if h.overlay = tryOverlay(dir, h.userNamespace, false) == nil; h.overlay {
+		h.volatile = tryOverlay(dir, h.userNamespace, true) == nil
 	}
 	return h, nil
 }
@@ -100,15 +100,15 @@ func isDir(path string) bool {
 }
 
 // tryOverlay mounts an overlay in a scratch directory and writes through it.
-func tryOverlay(dir string, userNamespace, volatile bool) bool {
+func tryOverlay(dir string, userNamespace, volatile bool) (err error) {
 	tmp, err := os.MkdirTemp(dir, ".overlay-probe-")
 	if err != nil {
-		return false
+		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	for _, d := range []string{"lower", "upper", "work", "merged"} {
-		if os.Mkdir(filepath.Join(tmp, d), 0o700) != nil {
-			return false
+		if err := os.Mkdir(filepath.Join(tmp, d), 0o700); err != nil {
+			return err
 		}
 	}
 	at := func(name string) string { return escapeOverlay(filepath.Join(tmp, name)) }
@@ -120,11 +120,11 @@ func tryOverlay(dir string, userNamespace, volatile bool) bool {
 		options += ",volatile"
 	}
 	merged := filepath.Join(tmp, "merged")
-	if unix.Mount("overlay", merged, "overlay", 0, options) != nil {
-		return false
+	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		return fmt.Errorf("mount an overlay: %w", err)
 	}
 	err = os.WriteFile(filepath.Join(merged, "file"), nil, 0o600)
-	return errors.Join(err, unix.Unmount(merged, 0)) == nil
+	return errors.Join(err, unix.Unmount(merged, 0))
 }
 
 // escapeOverlay protects the characters that separate mount options.

@@ -1,0 +1,97 @@
+package check
+
+import (
+	"os"
+
+	"github.com/v6node/v6node/node/config"
+)
+
+// Options say what is looked at.
+type Options struct {
+	// Config of the node, nil for none: then the machine and the runtime are all.
+	Config *config.Config
+	// File is where Config comes from, Warnings what it gave rise to, and
+	// Invalid why there is no Config.
+	File     string
+	Warnings []config.Warning
+	Invalid  error
+	// Endpoint of the runtime (unix:///path); "" for none to speak to.
+	Endpoint string
+	Handler  string
+	// Managed: the runtime is, or would be, the node's own containerd. Cannot
+	// says why it could not be started.
+	Managed bool
+	Cannot  error
+	// StateDir is where a node without Config would keep its state.
+	StateDir string
+	// Version goes into the User-Agent.
+	Version string
+}
+
+// Groups of results, in the order in which they are shown.
+const (
+	groupMachine    = "machine"
+	groupConfig     = "configuration"
+	groupRuntime    = "runtime"
+	groupStorage    = "storage"
+	groupServer     = "server"
+	groupRegistries = "registries"
+	groupDatabases  = "databases"
+)
+
+// Doctor is every check that the options allow.
+func Doctor(o Options) []Check {
+	if o.Config != nil {
+		o.StateDir = o.Config.StateDir
+	}
+	rootless := os.Geteuid() != 0
+	m := machine{root: "/", rootless: rootless}
+	checks := []Check{
+		{Group: groupMachine, Name: "kernel", Look: m.kernel},
+		{Group: groupMachine, Name: "privileges", Look: m.privileges},
+		{Group: groupMachine, Name: "control groups", Look: o.cgroups(m)},
+		{Group: groupMachine, Name: "namespaces", Look: m.namespaces},
+		{Group: groupMachine, Name: "seccomp", Look: m.seccomp},
+		{Group: groupMachine, Name: "AppArmor", Look: m.appArmor},
+		{Group: groupMachine, Name: "kernel settings", Look: m.settings},
+		{Group: groupMachine, Name: "open files", Look: openFiles},
+	}
+	if rootless {
+		checks = append(checks, Check{Group: groupMachine, Name: "subordinate ids", Look: subordinate})
+	}
+	if o.Managed {
+		checks = append(checks, Check{Group: groupMachine, Name: "overlayfs", Look: overlay{dir: o.StateDir, rootless: rootless}.look})
+	}
+	if o.File != "" {
+		checks = append(checks, Check{Group: groupConfig, Name: "file", Look: o.configuration})
+	}
+	if o.Config != nil {
+		checks = append(checks, Check{Group: groupConfig, Name: "limits", Look: o.limits})
+		if len(o.Config.SIF.Directories)+len(o.Config.SIF.Keys) > 0 {
+			checks = append(checks, Check{Group: groupConfig, Name: "SIF images", Look: o.sif})
+		}
+	}
+	switch {
+	case o.Endpoint == "":
+		checks = append(checks, Check{Group: groupRuntime, Name: "endpoint", Look: o.noRuntime})
+	case o.Managed:
+		checks = append(checks, Runtime(o.Endpoint, o.Handler), Check{Group: groupRuntime, Name: "bundle", Look: o.bundle})
+	default:
+		checks = append(checks, Runtime(o.Endpoint, o.Handler),
+			Check{Group: groupRuntime, Name: "kubelet", Look: o.kubelet},
+			Check{Group: groupRuntime, Name: "network", Look: o.network},
+			Check{Group: groupStorage, Name: "image store", Look: o.imageStore})
+	}
+	if o.Config == nil {
+		return checks
+	}
+	checks = append(checks, Check{Group: groupStorage, Name: "state directory", Look: o.storage})
+	checks = append(checks, Check{Group: groupServer, Name: "address", Look: o.server})
+	for _, r := range o.Config.Registries {
+		checks = append(checks, Check{Group: groupRegistries, Name: r.Registry, Look: o.registry(r)})
+	}
+	for _, d := range o.Config.Databases {
+		checks = append(checks, Check{Group: groupDatabases, Name: d.Label, Look: database(d)})
+	}
+	return checks
+}
