@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/admin"
 )
 
@@ -45,7 +46,9 @@ func show[T any](t *testing.T, n *node, args ...string) T {
 
 func seenAndChanged(t *testing.T, w *world) {
 	n := w.start(t, nodeOptions{Extra: map[string]any{"limits": map[string]any{"memory": "256m"}}})
-	g := n.hold(t)
+	// An image that no other node uses, which would keep it.
+	ref := w.pack(t, w.registry(t, imagekit.RegistryOptions{}), "admin/algorithm", strconv.Itoa(w.number()))
+	g := n.hold(t, image(ref.Tag))
 	id := strconv.FormatInt(g.run, 10)
 	if runs := show[[]admin.Run](t, n, "ps"); len(runs) != 1 || runs[0].ID != g.run || runs[0].State != admin.Running {
 		t.Errorf("ps shows %+v", runs)
@@ -84,16 +87,16 @@ func seenAndChanged(t *testing.T, w *world) {
 		return nil
 	})
 	eventually(t, func() error { // when the run's removal is written down
-		if r := show[admin.GCReport](t, n, "gc", "--dry-run"); len(r.Items) == 0 || r.Items[0].Kind != "image" || r.Freed == 0 {
+		if r := show[admin.GCReport](t, n, "gc", "--all", "--dry-run"); len(r.Items) == 0 || r.Items[0].Kind != "image" || r.Freed == 0 {
 			return fmt.Errorf("gc --dry-run shows %+v", r)
 		}
 		return nil
 	})
-	if r := show[admin.GCReport](t, n, "gc"); r.Freed == 0 {
+	if r := show[admin.GCReport](t, n, "gc", "--all"); r.Freed == 0 {
 		t.Errorf("gc shows %+v", r)
 	}
 	// What was collected comes back when it is needed.
-	if e := n.call(t, "noop", nil); e.Status != standin.StatusCompleted {
+	if e := n.call(t, "noop", nil, image(ref.Tag)); e.Status != standin.StatusCompleted {
 		t.Errorf("after gc: status %s: %s", e.Status, e.Text)
 	}
 }

@@ -13,13 +13,12 @@ import (
 
 // Housekeeping periods.
 const (
-	cleanEvery = time.Hour
-	// keepRecords is how long the ledger remembers finished runs.
-	keepRecords = 90 * 24 * time.Hour
-	// keepScratch is how long /mnt/tmp of a job stays after its last run
-	// here, because later tasks of the same job may want to read it.
-	keepScratch = 24 * time.Hour
-	cleanTries  = 5
+	// lookEvery is how often it is asked whether there is something to collect.
+	lookEvery = time.Minute
+	// hurryEvery is the least time between two rounds for want of room, because
+	// the second one finds little that the first did not.
+	hurryEvery = 5 * time.Minute
+	cleanTries = 5
 	// cleanTime bounds one try. A node that stops finishes the try that it has
 	// begun, so that it leaves nothing behind that is over.
 	cleanTime = 20 * time.Second
@@ -79,18 +78,22 @@ func (n *Node) releaseJob(jobID, except int64, all bool) (bool, error) {
 	return true, errors.Join(err, remove())
 }
 
-// janitor removes from time to time what only age makes superfluous. It
-// returns when ctx ends.
+// janitor collects from time to time, and whenever a file system is short of
+// room. It returns when ctx ends.
 func (n *Node) janitor(ctx context.Context) error {
-	tick := time.NewTicker(cleanEvery)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	if err := n.files.RemoveReleased(); err != nil {
 		n.log.WarnContext(ctx, "scratch that an earlier start released could not be deleted, trying again at the next start", "error", err)
 	}
+	var last time.Time // the round before
 	for {
 		n.loops.clean.Beat()
-		if err := n.sweep(ctx); err != nil {
-			n.log.WarnContext(ctx, "cleaning failed, trying again in an hour", "error", err)
+		if n.due(ctx, last) {
+			last = time.Now()
+			if _, err := n.collect(ctx, admin.GCOptions{}, n.loops.clean.Beat); err != nil && ctx.Err() == nil {
+				n.log.WarnContext(ctx, "collecting failed, trying again later", "error", err)
+			}
 		}
 		n.loops.clean.Rest()
 		select {
@@ -101,22 +104,18 @@ func (n *Node) janitor(ctx context.Context) error {
 	}
 }
 
-func (n *Node) sweep(ctx context.Context) error {
-	if _, err := n.ledger.Prune(time.Now().Add(-keepRecords)); err != nil {
-		return fmt.Errorf("prune the ledger: %w", err)
+// due tells whether a collection is to begin.
+func (n *Node) due(ctx context.Context, last time.Time) bool {
+	since := time.Since(last)
+	if every := n.cfg.GC.Interval; every > 0 && since >= every {
+		return true
 	}
-	jobs, err := n.files.IdleJobs(time.Now().Add(-keepScratch))
+	if since < hurryEvery {
+		return false
+	}
+	short, err := n.isShort(ctx)
 	if err != nil {
-		return fmt.Errorf("list the scratch directories: %w", err)
+		n.log.WarnContext(ctx, "the free space is not known", "error", err)
 	}
-	for _, id := range jobs {
-		released, err := n.releaseJob(id, 0, true)
-		if err != nil {
-			return err
-		}
-		if released {
-			n.log.InfoContext(ctx, "removed the scratch of an idle job", "job", id)
-		}
-	}
-	return nil
+	return short
 }

@@ -312,3 +312,11 @@ func (fakeImages) PullImage(_ context.Context, ref string, _ *runtime.Auth, _ ru
 }
 
 func (fakeImages) RemoveImage(context.Context, string) error { return nil }
+
+func (fakeImages) ListImages(context.Context) ([]*runtime.Image, error) { return nil, nil }
+
+func (fakeImages) ImageDirectories(context.Context) ([]string, error) { return nil, nil }
+
+func (fakeImages) ListContainers(context.Context, map[string]string) ([]*runtime.Container, error) {
+	return nil, nil
+}

@@ -20,8 +20,15 @@ import (
 // implements it.
 type Images interface {
 	image.Store
-	// RemoveImage deletes one; one that is gone is no error.
+	// ListImages returns all that the store holds.
+	ListImages(ctx context.Context) ([]*runtime.Image, error)
+	// RemoveImage deletes one with all its names; one that is gone is no error.
 	RemoveImage(ctx context.Context, ref string) error
+	// ImageDirectories are on the file systems that the store is on.
+	ImageDirectories(ctx context.Context) ([]string, error)
+	// ListContainers returns the containers that have these labels, whoever
+	// made them.
+	ListContainers(ctx context.Context, labels map[string]string) ([]*runtime.Container, error)
 }
 
 // ensureImage resolves the image once, decides on the digest, and brings it into
@@ -58,17 +65,7 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 		Store: n.images,
 		// From here on the image is this run's, and no collection takes it.
 		Named: func(name string) error {
-			_, err := n.ledger.Update(r.ID, func(l *ledger.Record) error {
-				l.Pinned, l.File, l.RuntimeImage = resolved.Pinned, resolved.File, ""
-				if name != resolved.Pinned {
-					l.RuntimeImage = name
-				}
-				return nil
-			})
-			if err != nil {
-				return fmt.Errorf("write down the image: %w", err)
-			}
-			return nil
+			return n.using.use(ctx, name, func() error { return n.noteImage(r.ID, resolved, name) })
 		},
 		Progress:  n.imageProgress(ctx, a),
 		Converted: n.metrics.Converted,
@@ -86,6 +83,21 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 		n.tell(admin.EventImage, &a.rec, what+resolved.Pinned+" in "+took.String())
 	}
 	return resolved, img, nil
+}
+
+// noteImage writes down which image a run uses.
+func (n *Node) noteImage(runID int64, resolved image.Resolved, name string) error {
+	_, err := n.ledger.Update(runID, func(l *ledger.Record) error {
+		l.Pinned, l.File, l.RuntimeImage = resolved.Pinned, resolved.File, ""
+		if name != resolved.Pinned {
+			l.RuntimeImage = name
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write down the image: %w", err)
+	}
+	return nil
 }
 
 // progressEvery is how often the log says how far an image is.

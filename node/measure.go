@@ -19,7 +19,7 @@ func (n *Node) Recorder() *metrics.Recorder { return n.metrics }
 
 // metricKinds are the node's own tables, from which all labels come.
 func metricKinds() metrics.Kinds {
-	k := metrics.Kinds{Outcomes: make(map[string]string, len(statusOf))}
+	k := metrics.Kinds{Outcomes: make(map[string]string, len(statusOf)), Collected: collectedKinds}
 	for reason, status := range statusOf {
 		k.Outcomes[string(reason)] = string(status)
 	}

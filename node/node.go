@@ -17,6 +17,7 @@ import (
 	"github.com/v6node/v6node/node/admission"
 	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/cdi"
+	"github.com/v6node/v6node/node/collect"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/health"
@@ -31,7 +32,7 @@ import (
 	"github.com/v6node/v6node/runtime"
 )
 
-// Options are the parts that a node is made of. All are required.
+// Options are the parts that a node is made of.
 type Options struct {
 	Config   *config.Config
 	State    *State
@@ -41,6 +42,8 @@ type Options struct {
 	Resolver image.Source
 	// Version is that of this program, for the audit log.
 	Version string
+	// Caches keep what can be made again; they may be none.
+	Caches []Cache
 	// Health learns of the node's loops and conditions.
 	Health *health.Monitor
 	Log    *slog.Logger
@@ -65,6 +68,12 @@ type Node struct {
 	follower *runtime.Follower
 	keys     *proxy.KeyCache
 	work     *worklist
+
+	caches     []Cache
+	using      imageGuard
+	seen       sightings
+	collecting chan struct{} // holds the collection under way
+	space      func(dir string) (collect.Space, error)
 
 	devices   sync.Mutex // held while devices are chosen
 	inventory func() (map[string][]string, error)
@@ -147,11 +156,12 @@ func New(o Options) (*Node, error) {
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l, audit: record, version: o.Version,
-		files:     workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
-		spool:     spool,
-		hub:       newTaskHub(),
-		keys:      proxy.NewKeyCache(proxy.KeyCacheOptions{}),
-		work:      newWorklist(),
+		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
+		spool:  spool,
+		hub:    newTaskHub(),
+		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
+		work:   newWorklist(),
+		caches: o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record),
 	}

@@ -41,6 +41,8 @@ type station struct {
 	collab int64
 	node   int64
 	yaml   string
+	images Images
+	caches []Cache
 }
 
 func newStation(t *testing.T, e *fakeEngine, yaml string) *station {
@@ -55,7 +57,7 @@ func newStation(t *testing.T, e *fakeEngine, yaml string) *station {
 		t.Fatal(err)
 	}
 	t.Cleanup(srv.Close)
-	s := &station{t: t, ctx: ctx, srv: srv, engine: e, dir: t.TempDir(), yaml: yaml}
+	s := &station{t: t, ctx: ctx, srv: srv, engine: e, dir: t.TempDir(), yaml: yaml, images: fakeImages{}}
 	t.Cleanup(func() { // of a run whose removal the test did not wait for
 		files := workspace.Root{Dir: filepath.Join(s.dir, "state", "work")}
 		ids, err := files.RunIDs()
@@ -109,8 +111,8 @@ func (s *station) start() *running {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	resolver := image.New(image.Options{Local: LocalImages(fakeImages{}), RequirePull: cfg.Policies.RequirePull})
-	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: fakeImages{}, Resolver: resolver, Health: health.New(nil), Log: log})
+	resolver := image.New(image.Options{Local: LocalImages(s.images), RequirePull: cfg.Policies.RequirePull})
+	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: s.images, Caches: s.caches, Resolver: resolver, Health: health.New(nil), Log: log})
 	if err != nil {
 		s.t.Fatal(err)
 	}

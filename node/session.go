@@ -39,6 +39,12 @@ func (s *sessionState) takenOver() {
 	s.adopted = true
 }
 
+func (s *sessionState) isTakenOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.adopted
+}
+
 // now notes whether the event socket is up.
 func (s *sessionState) now(connected bool) {
 	s.mu.Lock()

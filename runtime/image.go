@@ -113,3 +113,19 @@ func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 	_, err := call(ctx, c, "remove the image "+oneLine(ref), c.img.RemoveImage, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}})
 	return unlessGone(err)
 }
+
+// ImageDirectories returns the directories on whose file systems the runtime
+// keeps its images.
+func (c *Client) ImageDirectories(ctx context.Context) ([]string, error) {
+	r, err := call(ctx, c, "ask for the file systems of the images", c.img.ImageFsInfo, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, f := range r.ImageFilesystems {
+		if m := f.GetFsId().GetMountpoint(); m != "" {
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}

@@ -125,6 +125,13 @@ func (s *Store) Close() error {
 // Address is where the registry listens.
 func (s *Store) Address() string { return s.address }
 
+// Cached lists what the cache holds, the last used first.
+func (s *Store) Cached() ([]cache.Usage, error) { return s.cache.List() }
+
+// Discard removes something that Cached has shown, unless it is in use or was used since
+// then, and tells whether it did. It is made or fetched again when it is needed.
+func (s *Store) Discard(u cache.Usage) (bool, error) { return s.cache.Discard(u) }
+
 // Is reports whether text is meant as a reference to a SIF image, be it a valid one or not.
 func Is(text string) bool { return reference.Is(text) }
 

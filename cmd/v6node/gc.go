@@ -13,14 +13,19 @@ func gcCommand() *cli.Command {
 		Name:     "gc",
 		Category: categorySteer,
 		Usage:    "remove what nothing needs",
-		Description: `Removes images that no living or waiting run uses, files and logs of runs that are over,
-and caches, as the node does by itself from time to time. Pinned images are safe.
-Sizes are in units of 1000 bytes.
+		Description: `Removes what the node removes by itself from time to time, and when its disk is short of
+room: images and caches beyond the age or size that gc.images allows, files of runs that
+are over, scratch of idle jobs, old records. Images of living and waiting runs, and those
+named by gc.images.keep, are safe. Sizes are in units of 1000 bytes.
 
 Examples:
    v6node gc --dry-run
-   v6node gc`,
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"}},
+   v6node gc
+   v6node gc --all`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "remove all that no living or waiting run needs, however young"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"},
+		},
 		Action: gc,
 	})
 }
@@ -33,7 +38,7 @@ func gc(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	report, err := s.GC(c.Context, c.Bool("dry-run"))
+	report, err := s.GC(c.Context, admin.GCOptions{DryRun: c.Bool("dry-run"), All: c.Bool("all")})
 	if err != nil {
 		return err
 	}
@@ -45,7 +50,10 @@ func gc(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	failed := 0
+	failed := len(report.Problems)
+	for _, p := range report.Problems {
+		fmt.Fprintf(c.App.ErrWriter, "v6node: %s\n", printable(p))
+	}
 	for _, i := range report.Items {
 		if i.Error != "" {
 			failed++

@@ -73,8 +73,8 @@ func everything(ctx context.Context, s admin.Station) ([]any, error) {
 	add(nil, s.Pause(ctx))
 	add(nil, s.Resume(ctx))
 	add(s.Info(ctx))
-	add(s.GC(ctx, true))
-	add(s.GC(ctx, false))
+	add(s.GC(ctx, admin.GCOptions{DryRun: true}))
+	add(s.GC(ctx, admin.GCOptions{All: true}))
 	return answers, errors.Join(errs...)
 }
 

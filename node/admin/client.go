@@ -144,9 +144,10 @@ func (c *Client) Resume(ctx context.Context) error { return c.order(ctx, pathRes
 func (c *Client) Info(ctx context.Context) (*Info, error) { return get[Info](ctx, c, pathInfo, nil) }
 
 // GC is Station.GC.
-func (c *Client) GC(ctx context.Context, dryRun bool) (*GCReport, error) {
+func (c *Client) GC(ctx context.Context, o GCOptions) (*GCReport, error) {
 	args := url.Values{}
-	setFlag(args, "dry_run", dryRun)
+	setFlag(args, "dry_run", o.DryRun)
+	setFlag(args, "all", o.All)
 	return call[GCReport](ctx, c, 0, http.MethodPost, pathGC, args, nil)
 }
 

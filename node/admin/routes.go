@@ -80,8 +80,8 @@ func (s *Server) routes() {
 	}))
 	// Removing images takes as long as it takes.
 	post(pathGC, s.unary(0, func(r *request) (unaryCall, error) {
-		dryRun := r.flag("dry_run")
-		return s.audited("gc", []any{"dry_run", dryRun}, func(ctx context.Context) (any, error) { return st.GC(ctx, dryRun) }), nil
+		o := GCOptions{DryRun: r.flag("dry_run"), All: r.flag("all")}
+		return s.audited("gc", []any{"dry_run", o.DryRun, "all", o.All}, func(ctx context.Context) (any, error) { return st.GC(ctx, o) }), nil
 	}))
 
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -72,11 +72,20 @@ type Station interface {
 	// its budget. It does not wait for any of them.
 	Info(ctx context.Context) (*Info, error)
 
-	// GC removes what nothing needs: images that no living or waiting run
-	// uses, files of runs that are over, caches. A dry run changes nothing and
-	// reports what would be removed. What could not be removed carries its
-	// error in the report; the method then succeeds all the same.
-	GC(ctx context.Context, dryRun bool) (*GCReport, error)
+	// GC removes what nothing needs, as the node does by itself: images and
+	// caches beyond their age or budget, files of runs that are over. A dry run
+	// changes nothing and reports what would be removed. What could not be
+	// removed carries its error in the report; the method then succeeds all the
+	// same. ErrState while the node does not know yet what is in work.
+	GC(ctx context.Context, o GCOptions) (*GCReport, error)
+}
+
+// GCOptions say what a collection is to do.
+type GCOptions struct {
+	DryRun bool
+	// All removes everything that no living or waiting run needs, whatever its
+	// age.
+	All bool
 }
 
 // RunQuery selects runs.

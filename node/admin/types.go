@@ -407,11 +407,13 @@ type GCReport struct {
 	Items  []GCItem `json:"items"`
 	// Freed is the sum of the sizes of what is gone, or would be.
 	Freed int64 `json:"freed"`
+	// Problems are what kept the node from looking at some of its things.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // GCItem is one thing that nothing needs.
 type GCItem struct {
-	Kind   string    `json:"kind"` // image, run, log, scratch, cache
+	Kind   string    `json:"kind"` // image, cache, run, scratch, spool, record
 	Name   string    `json:"name"`
 	Size   int64     `json:"size"`
 	UsedAt time.Time `json:"used_at,omitzero"` // when it was used last

@@ -42,6 +42,7 @@ type Config struct {
 
 	Runtime      Runtime
 	Proxy        Proxy
+	GC           GC
 	Limits       Limits        // of every run
 	LimitRules   []limits.Rule // changes for some runs, in the order of the file
 	Enforce      string        // EnforceStrict or EnforceBestEffort

@@ -18,7 +18,7 @@ func manual(t *testing.T) string {
 }
 
 // sections are keys that only hold others and need no line of their own in the manual.
-var sections = []string{"encryption", "policies", "runtime", "limits", "limit_rules[].limits", "resources", "resources.reserve", "resources.subtasks", "resources.queue", "logging", "prometheus", "metrics", "sif"}
+var sections = []string{"encryption", "policies", "runtime", "limits", "limit_rules[].limits", "resources", "resources.reserve", "resources.subtasks", "resources.queue", "logging", "prometheus", "metrics", "sif", "gc", "gc.images", "gc.scratch", "gc.records"}
 
 func TestTheManualListsEveryKeyAndNoOther(t *testing.T) {
 	data, err := os.ReadFile("testdata/full.yaml")

@@ -75,6 +75,7 @@ func parse(name, abs string, data []byte) (*Config, *decoder) {
 	d.runtime(s, c)
 	d.limits(s, c)
 	d.sif(s, c)
+	d.gc(s, c)
 	port := int64(c.Proxy.Port)
 	s.integer("proxy_port", &port, 1, 65535)
 	c.Proxy.Port = int(port)

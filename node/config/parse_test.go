@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/v6node/v6node/node/collect"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
@@ -65,6 +66,10 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		SIF: SIF{
 			Directories: []string{"/srv/images", "/etc/v6node/images"}, RequireSignature: true, Keys: []string{"/etc/v6node/keys.asc"},
 			CacheSize: 50 << 30, MaxImageSize: 64 << 30, RegistryPort: 5099,
+		},
+		GC: GC{
+			Interval: 30 * time.Minute, MinFree: 20 << 30, ScratchAge: 48 * time.Hour, RecordAge: 8760 * time.Hour,
+			Images: ImagesGC{MaxAge: 240 * time.Hour, MaxSize: 100 << 30, Keep: []collect.Pin{pin(t, "ghcr.io/org/algo:v1"), pin(t, "sif:algo")}},
 		},
 		AlgorithmEnv: Env{"player": "Alice", "threads": "4"},
 		ShareConfig:  true, ShareAlgorithmLogs: false, RunContextFile: false,
@@ -191,6 +196,10 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"wrong type of a text", "server_url: 5\napi_key: k", 1, "server_url must be a text, not the number 5"},
 		{"wrong type of a number", minimal + "port: many", 3, `port must be a whole number from 1 to 65535, not the text "many"`},
 		{"metrics for others", minimal + "metrics: {listen: 0.0.0.0:9464}", 3, "metrics.listen: 0.0.0.0 can be reached from other machines"},
+		{"a collection every second", minimal + "gc: {interval: 1s}", 3, "gc.interval: 1s is less than a minute"},
+		{"a pin that is no image", minimal + "gc: {images: {keep: [\"sha256:1\"]}}", 3, "gc.images.keep: \"sha256:1\" is no digest"},
+		{"a pin that is no reference", minimal + "gc: {images: {keep: [Org/x]}}", 3, "gc.images.keep: invalid image reference"},
+		{"records that are forgotten soon", minimal + "gc: {records: {max_age: 24h}}", 3, "gc.records.max_age: 24h is outside 168h0m0s"},
 		{"metrics nowhere", minimal + "metrics: {listen: 9464}", 3, "metrics.listen must be a text"},
 		{"out of range", minimal + "port: 70000", 3, "port must be a whole number"},
 		{"wrong type of a switch", minimal + "share_config: maybe", 3, `share_config must be true or false, not the text "maybe"`},
@@ -505,6 +514,15 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted a policy that is none: %v", err)
 		}
 	})
+}
+
+func pin(t testing.TB, text string) collect.Pin {
+	t.Helper()
+	p, err := collect.ParsePin(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 func address(t testing.TB, text string) metrics.Address {

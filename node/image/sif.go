@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/node/collect"
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/runtime"
 	"github.com/v6node/v6node/sif"
@@ -111,6 +112,33 @@ func (s *SIF) provide(ctx context.Context, r Resolved, ready *sif.Pull, o Provis
 	}
 	p.Fetched = true
 	return p, nil
+}
+
+// Things implements node.Cache: what the store keeps of SIF images.
+func (s *SIF) Things() ([]collect.Thing, error) {
+	all, err := s.o.Store.Cached()
+	if err != nil {
+		return nil, fmt.Errorf("list the cache of SIF images: %w", err)
+	}
+	names := map[string][]string{}
+	for _, u := range all {
+		if u.Record != nil {
+			names[u.Digest] = u.Record.Names
+		}
+	}
+	out := make([]collect.Thing, 0, len(all))
+	for _, u := range all {
+		called := u.Digest
+		if n := names[u.Digest]; len(n) > 0 {
+			called = n[len(n)-1]
+		}
+		what := map[string]string{"image": "conversion of ", "download": "download of "}[u.Kind]
+		out = append(out, collect.Thing{
+			Kind: "cache", Name: what + called, Names: append([]string{u.Digest}, names[u.Digest]...), Size: u.Size, UsedAt: u.UsedAt,
+			Remove: func(context.Context) (bool, error) { return s.o.Store.Discard(u) },
+		})
+	}
+	return out, nil
 }
 
 // pullOptions passes the progress of a pull on.

@@ -162,26 +162,29 @@ func (l *Ledger) Unfinished() ([]*Record, error) {
 	return out, err
 }
 
-// Prune removes Done records that were delivered before the given time and
-// returns how many. A pruned run that the server offers again would be taken
-// for a new one, so callers keep records far longer than a server keeps a
-// finished run open.
-func (l *Ledger) Prune(before time.Time) (int, error) {
+// Forget removes those of the records that are Done and returns how many. A
+// forgotten run that the server offers again would be taken for a new one, so
+// callers keep records far longer than a server keeps a finished run open.
+func (l *Ledger) Forget(runIDs []int64) (int, error) {
 	n := 0
 	err := l.db.Update(func(tx *bbolt.Tx) error {
 		n = 0
-		c := tx.Bucket(bucketRuns).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			r, err := decode(int64(binary.BigEndian.Uint64(k)), v)
+		b := tx.Bucket(bucketRuns)
+		for _, id := range runIDs {
+			r, err := decode(id, b.Get(key(id)))
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
-			if r.State == Done && r.FinishedAt.Before(before) {
-				if err := c.Delete(); err != nil {
-					return err
-				}
-				n++
+			if r.State != Done {
+				continue
 			}
+			if err := b.Delete(key(id)); err != nil {
+				return err
+			}
+			n++
 		}
 		return nil
 	})

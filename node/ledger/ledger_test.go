@@ -110,23 +110,20 @@ func TestConcurrentChangesAreAllKept(t *testing.T) {
 	}
 }
 
-func TestPruneKeepsWhatIsNotDoneOrRecent(t *testing.T) {
+func TestOnlyWhatIsDoneIsForgotten(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
-	now := time.Now().UTC()
-	for _, r := range []Record{
-		{RunID: 1, State: Done, FinishedAt: now.Add(-48 * time.Hour)},
-		{RunID: 2, State: Done, FinishedAt: now},
-		{RunID: 3, State: Exited, FinishedAt: now.Add(-48 * time.Hour)},
-	} {
+	for _, r := range []Record{{RunID: 1, State: Done}, {RunID: 2, State: Done}, {RunID: 3, State: Exited}} {
 		if err := l.Insert(&r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := l.Prune(now.Add(-24 * time.Hour)); n != 1 || err != nil {
-		t.Fatalf("pruned %d (%v), want 1", n, err)
+	if n, err := l.Forget([]int64{1, 3, 4}); n != 1 || err != nil {
+		t.Fatalf("forgot %d (%v), want 1", n, err)
 	}
-	if _, err := l.Get(1); !errors.Is(err, ErrNotFound) {
-		t.Errorf("run 1: %v, want it gone", err)
+	for id, want := range map[int64]error{1: ErrNotFound, 2: nil, 3: nil} {
+		if _, err := l.Get(id); !errors.Is(err, want) {
+			t.Errorf("run %d: %v, want %v", id, err, want)
+		}
 	}
 }
 

@@ -38,6 +38,8 @@ var (
 type Kinds struct {
 	Outcomes map[string]string // reasons with their statuses at the server
 	Events   []string
+	// Collected are the kinds of things that are removed to make room.
+	Collected []string
 }
 
 // Recorder counts what happens. Its methods are safe for concurrent use, never
@@ -88,6 +90,10 @@ func NewRecorder(k Kinds) *Recorder {
 	}
 	for _, e := range k.Events {
 		r.events.WithLabelValues(e)
+	}
+	for _, kind := range k.Collected {
+		r.collected.WithLabelValues(kind)
+		r.freed.WithLabelValues(kind)
 	}
 	for _, p := range phases {
 		r.phase.WithLabelValues(string(p))

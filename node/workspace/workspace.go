@@ -359,17 +359,17 @@ func (r Root) RemoveReleased() error { return os.RemoveAll(r.released()) }
 
 func (r Root) released() string { return filepath.Join(r.Dir, "released") }
 
-// IdleJobs lists the jobs whose scratch directory was last changed before the
-// given time.
-func (r Root) IdleJobs(before time.Time) ([]int64, error) {
+// Jobs lists the jobs that have a scratch directory, with the time at which it
+// was last changed.
+func (r Root) Jobs() (map[int64]time.Time, error) {
 	all, err := ids(filepath.Join(r.Dir, "jobs"))
 	if err != nil {
 		return nil, err
 	}
-	var out []int64
+	out := make(map[int64]time.Time, len(all))
 	for _, id := range all {
-		if info, err := os.Stat(r.job(id)); err == nil && info.ModTime().Before(before) {
-			out = append(out, id)
+		if info, err := os.Stat(r.job(id)); err == nil {
+			out[id] = info.ModTime()
 		}
 	}
 	return out, nil

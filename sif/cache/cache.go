@@ -229,6 +229,29 @@ func (c *Cache) Remove(digest string) (int64, error) {
 	return freed, nil
 }
 
+// Discard removes one entry that List has shown, unless it is in use or was used since
+// then, and tells whether it did.
+func (c *Cache) Discard(u Usage) (bool, error) {
+	dir, err := c.entryDir(u.Kind+"s", u.Digest)
+	if err != nil {
+		return false, err
+	}
+	now, err := usage(u.Kind+"s", dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now.UsedAt.After(u.UsedAt) {
+		return false, nil
+	}
+	if err == nil {
+		_, err = removeDir(dir)
+	}
+	if errors.Is(err, ErrInUse) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("remove %s: %w", u.Digest, err)
+	}
+	return true, nil
+}
+
 func removeDir(dir string) (int64, error) {
 	e, err := tryLock(dir, removing)
 	if errors.Is(err, unix.EWOULDBLOCK) {

@@ -277,10 +277,10 @@ func (s *Station) Info(ctx context.Context) (*admin.Info, error) {
 }
 
 // GC is Station.GC.
-func (s *Station) GC(_ context.Context, dryRun bool) (*admin.GCReport, error) {
-	defer s.called("GC", dryRun)()
+func (s *Station) GC(_ context.Context, o admin.GCOptions) (*admin.GCReport, error) {
+	defer s.called("GC", o.DryRun, o.All)()
 	r := s.Garbage
-	r.DryRun = dryRun
+	r.DryRun = o.DryRun
 	return &r, nil
 }
 
