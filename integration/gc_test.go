@@ -87,7 +87,13 @@ func imageBudget(t *testing.T, w *world) {
 	})
 	n.settled(t, held.run, waiting)
 
-	dry := show[admin.GCReport](t, n, "gc", "--dry-run")
+	var dry admin.GCReport
+	eventually(t, func() error { // when the runs' removal is written down
+		if dry = show[admin.GCReport](t, n, "gc", "--dry-run"); len(dry.Items) != 2 {
+			return fmt.Errorf("gc --dry-run shows %+v", dry)
+		}
+		return nil
+	})
 	for name, ref := range images {
 		if !n.holds(t, ref) {
 			t.Errorf("a dry run removed the image %s", name)
@@ -117,12 +123,15 @@ func imageBudget(t *testing.T, w *world) {
 	completed[gated](t, n.finish(t, held.task))
 	n.settled(t)
 	// All that no run needs, but what is pinned and what every sandbox needs.
-	n.command(t, "gc", "--all")
-	for name, ref := range images {
-		if n.holds(t, ref) != (name == "pinned") {
-			t.Errorf("after gc --all the image %s is there: %v", name, n.holds(t, ref))
+	eventually(t, func() error { // when the runs' removal is written down
+		n.command(t, "gc", "--all")
+		for name, ref := range images {
+			if n.holds(t, ref) != (name == "pinned") {
+				return fmt.Errorf("after gc --all the image %s is there: %v", name, n.holds(t, ref))
+			}
 		}
-	}
+		return nil
+	})
 	if e := n.call(t, "noop", nil, image(images["oldest"].Tag)); e.Status != standin.StatusCompleted {
 		t.Errorf("a collected image: status %s: %s", e.Status, e.Text)
 	}

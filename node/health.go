@@ -19,7 +19,7 @@ const (
 	sessionSlack = 2 * time.Minute
 	// reconcileAllowance is for one listing, whose pages may be many.
 	reconcileAllowance = 10 * time.Minute
-	// cleanAllowance is for deleting what has gathered.
+	// cleanAllowance is for removing one thing, such as a large image.
 	cleanAllowance = time.Hour
 )
 

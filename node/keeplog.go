@@ -17,13 +17,12 @@ import (
 // settleTime bounds how long the last of an ended algorithm's log is waited for.
 const settleTime = 3 * time.Second
 
+// limitAgain is how often it is asked whether a log without a limit has one now.
+const limitAgain = time.Second
+
 // keepLog keeps a living run's log within limits.log_size. It returns the
 // *overrun for which the run must be stopped, or nil when ctx ends.
 func (n *Node) keepLog(ctx context.Context, rec *ledger.Record, container string) error {
-	limit := n.limitsOf(rec).LogSize
-	if limit == 0 {
-		return nil
-	}
 	r := runtime.NewRotator(n.files.Open(rec.RunID).LogFile(), runtime.RotatorOptions{
 		Reopen: func(ctx context.Context) error { return n.engine.ReopenLog(ctx, container) }, Head: logHead,
 	})
@@ -34,6 +33,14 @@ func (n *Node) keepLog(ctx context.Context, rec *ledger.Record, container string
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+		}
+		if now, err := n.ledger.Get(rec.RunID); err == nil {
+			rec = now // the limit may have been changed
+		}
+		limit := n.limitsOf(rec).LogSize
+		if limit == 0 {
+			timer.Reset(limitAgain)
+			continue
 		}
 		// A rotation under way is completed, so that the runtime never writes to
 		// a file that has been moved aside for longer than that takes.

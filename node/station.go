@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/internal/units"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/admission"
 	"github.com/v6node/v6node/node/engine"
@@ -382,6 +383,12 @@ func (s *adminView) Update(ctx context.Context, id int64, c admin.LimitChange) (
 		}
 		l.Timeout = time.Duration(*t * float64(time.Second))
 	}
+	if n := c.LogSize; n != nil {
+		if *n != 0 && *n < limits.MinLog {
+			return nil, admin.Problemf(admin.ErrInvalid, "a log of %d bytes is smaller than the smallest that works, %s", *n, units.FormatSize(limits.MinLog))
+		}
+		l.LogSize = *n
+	}
 	if bad := l.Check(); len(bad) > 0 {
 		return nil, admin.Problemf(admin.ErrInvalid, "%s", bad[0])
 	}
@@ -397,14 +404,14 @@ func (s *adminView) Update(ctx context.Context, id int64, c admin.LimitChange) (
 	}
 	s.tell(admin.EventUpdated, rec, "limits changed by the administrator")
 	out := effectiveLimits(r)
-	out.TimeoutSeconds = l.Timeout.Seconds()
+	out.TimeoutSeconds, out.LogSize = l.Timeout.Seconds(), l.LogSize
 	return &out, nil
 }
 
 // inForce changes what the kernel holds, if any of that is to change, and
 // returns what it then holds.
 func (s *adminView) inForce(ctx context.Context, id int64, c admin.LimitChange, l limits.Limits) (runtime.Resources, error) {
-	if c.TimeoutSeconds = nil; c.Empty() {
+	if c.TimeoutSeconds, c.LogSize = nil, nil; c.Empty() {
 		d, err := s.engine.Inspect(ctx, id)
 		if err != nil {
 			return runtime.Resources{}, err

@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -155,4 +157,47 @@ func (s *station) eventually(what string, ok func() bool) bool {
 		}
 	}
 	return true
+}
+
+func TestTheSizeOfALivingRunsLogIsChanged(t *testing.T) {
+	gate, written := make(chan struct{}), make(chan string, 1)
+	s := newStation(t, newFakeEngine(func(r *fakeRun) int {
+		path := filepath.Join(r.spec.LogDir, r.spec.LogName)
+		line := "2026-01-01T00:00:00.000000000Z stdout F " + strings.Repeat("x", 1000) + "\n"
+		if err := os.WriteFile(path, []byte(strings.Repeat(line, 4<<10)), 0o600); err != nil {
+			return 9
+		}
+		written <- r.spec.LogDir
+		return until(gate)(r)
+	}), "limits: {log_size: 0}\nshare_algorithm_logs: false\n")
+	n := s.start()
+	task := s.task(nil)
+	run := s.waitActive(task)
+	dir := <-written
+	small := int64(1 << 10)
+	if _, err := n.view().Update(s.ctx, run, admin.LimitChange{LogSize: &small}); !errors.Is(err, admin.ErrInvalid) {
+		t.Errorf("a log of 1 KiB: %v", err)
+	}
+	size := int64(1 << 20)
+	if l, err := n.view().Update(s.ctx, run, admin.LimitChange{LogSize: &size}); err != nil || l.LogSize != size {
+		t.Errorf("updated %+v, %v", l, err)
+	}
+	s.eventually("a small log", func() bool {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var total int64
+		for _, f := range files {
+			if info, err := f.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return total <= size
+	})
+	close(gate)
+	if r := s.result(task); r.Status != "completed" {
+		t.Errorf("status %s: %s", r.Status, r.Log)
+	}
+	s.clean(n)
 }

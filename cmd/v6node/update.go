@@ -22,7 +22,7 @@ has. All changes are made, or none. Sizes are a number and b, k, m, g or t, unit
 Examples:
    v6node update --memory 4g 101
    v6node update --cpus 1.5 --pids-limit 200 latest
-   v6node update --timeout 2h 101`,
+   v6node update --timeout 2h --log-size 256m 101`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, Usage: "memory `SIZE`"},
 			&cli.StringFlag{Name: "memory-swap", Usage: "`SIZE` of memory and swap together, -1 for unlimited swap"},
@@ -32,6 +32,7 @@ Examples:
 			&cli.StringFlag{Name: "cpuset-cpus", Usage: "`LIST` of CPUs that may be used, such as 0-3,8"},
 			&cli.StringFlag{Name: "cpuset-mems", Usage: "`LIST` of memory nodes that may be used"},
 			&cli.Int64Flag{Name: "pids-limit", Usage: "`NUMBER` of processes and threads"},
+			&cli.StringFlag{Name: "log-size", Usage: "`SIZE` of the log on the disk, its beginning and its end"},
 			&cli.StringFlag{Name: "timeout", Usage: "`TIME` that the algorithm may run, counted from its start"},
 		},
 		Action: update,
@@ -76,7 +77,7 @@ func limitChange(c *cli.Context) (change admin.LimitChange, err error) {
 	wrong := func(flag string, err error) error {
 		return cli.Exit(fmt.Sprintf("v6node: --%s: %v", flag, err), exitUsage)
 	}
-	for flag, field := range map[string]**int64{"memory": &change.Memory, "memory-swap": &change.MemorySwap, "memory-reservation": &change.MemoryReservation} {
+	for flag, field := range map[string]**int64{"memory": &change.Memory, "memory-swap": &change.MemorySwap, "memory-reservation": &change.MemoryReservation, "log-size": &change.LogSize} {
 		if !c.IsSet(flag) {
 			continue
 		}

@@ -179,6 +179,7 @@ type LimitChange struct {
 	CpusetMems        *string  `json:"cpuset_mems,omitempty"`
 	Pids              *int64   `json:"pids_limit,omitempty"`
 	TimeoutSeconds    *float64 `json:"timeout_seconds,omitempty"` // from the algorithm's start
+	LogSize           *int64   `json:"log_size,omitempty"`        // bytes that the log may take on the disk
 }
 
 // Empty reports whether nothing is to change.

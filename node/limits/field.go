@@ -38,12 +38,14 @@ type Field struct {
 // MaxTimeout is the longest that can be asked for.
 const MaxTimeout = 366 * 24 * time.Hour
 
+// MinLog is the smallest size of a log, in bytes.
+const MinLog = 1 << 20
+
 // Bounds of values.
 const (
 	minMemory = 6 << 20 // below this no runtime starts a container
 	maxPids   = 1 << 22
 	minTmpfs  = 4 << 10
-	minLog    = 1 << 20
 	maxList   = 64
 
 	maxCrashRetries = 10
@@ -119,7 +121,7 @@ var fields = []*Field{
 	},
 	size("output_size", "", "deliver results up to `SIZE`; 0 is no limit", 1, func(l *Limits) *int64 { return &l.OutputSize }),
 	size("scratch_size", "", "limit /mnt/tmp of a job to `SIZE`; 0 is no limit", minTmpfs, func(l *Limits) *int64 { return &l.ScratchSize }),
-	size("log_size", "", "keep `SIZE` of a run's log on the disk, its beginning and its end; 0 is no limit", minLog, func(l *Limits) *int64 { return &l.LogSize }),
+	size("log_size", "", "keep `SIZE` of a run's log on the disk, its beginning and its end; 0 is no limit", MinLog, func(l *Limits) *int64 { return &l.LogSize }),
 	{
 		Key: "timeout", Flag: "timeout", Usage: "stop the algorithm after `DURATION` (90s, 12h; a number alone is seconds); 0 is no limit", Form: Duration,
 		parse: func(l *Limits, v []string) error {

@@ -404,6 +404,49 @@ func TestTheLeastRecentlyUsedGoesFirstAndWhatIsInUseStays(t *testing.T) {
 	}
 }
 
+func TestWhatWasListedIsDiscardedUnlessItWasUsedMeanwhile(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	var count atomic.Int32
+	for n := 1; n <= 3; n++ {
+		i, _ := c.mustMake(t, n, &count, []byte("layer"))
+		at := time.Unix(int64(1000*n), 0)
+		if err := os.Chtimes(i.entry.path(lockName), at, at); err != nil {
+			t.Fatal(err)
+		}
+		closeAll(t, i)
+	}
+	listed, err := c.List()
+	if err != nil || len(listed) != 3 {
+		t.Fatalf("%+v, %v", listed, err)
+	}
+	third, second, first := listed[0], listed[1], listed[2]
+	held, _, err := c.Image(t.Context(), second.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := c.Image(t.Context(), third.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAll(t, again)
+	for _, u := range []struct {
+		Usage
+		want bool
+	}{{first, true}, {first, false}, {second, false}, {third, false}} {
+		if got, err := c.Discard(u.Usage); got != u.want || err != nil {
+			t.Errorf("%s: discarded %v, %v, want %v", u.Digest, got, err, u.want)
+		}
+	}
+	second.UsedAt = time.Now().Add(time.Hour)
+	if got, err := c.Discard(second); got || err != nil {
+		t.Errorf("in use: discarded %v, %v", got, err)
+	}
+	closeAll(t, held)
+	if got, err := c.Discard(second); !got || err != nil {
+		t.Errorf("after its use: discarded %v, %v", got, err)
+	}
+}
+
 func TestTheCacheStaysWithinItsSize(t *testing.T) {
 	c := open(t, t.TempDir(), Options{KeepLayers: true, MaxBytes: 3 << 20})
 	var count atomic.Int32
