@@ -42,3 +42,5 @@ func TestConformanceOfEmbeddedContainerd(t *testing.T) { conform(t, newWorld(t, 
 func TestConformanceOfExternalContainerd(t *testing.T) { conform(t, newWorld(t, externalKind)) }
 
 func TestConformanceOfDebianContainerd(t *testing.T) { conform(t, newWorld(t, debianKind)) }
+
+func TestConformanceOfCRIO(t *testing.T) { conform(t, newWorld(t, crioKind)) }

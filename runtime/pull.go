@@ -105,6 +105,11 @@ func (c *Client) PullImage(ctx context.Context, ref string, a *Auth, o PullOptio
 	}
 }
 
+// pullTries bounds how often a pull is begun again that somebody else has ended:
+// CRI-O joins pulls of one image, and a pull that was given up a moment ago takes
+// those with it that have joined it since.
+const pullTries = 5
+
 // runPull makes the call and watches its progress.
 func (c *Client) runPull(ctx context.Context, p *pull, op, ref string, auth *cri.AuthConfig, stall time.Duration) {
 	var stalled bool
@@ -113,10 +118,15 @@ func (c *Client) runPull(ctx context.Context, p *pull, op, ref string, auth *cri
 	var answer *cri.PullImageResponse
 	c.wg.Go(func() {
 		var err error
-		answer, err = c.img.PullImage(ctx, &cri.PullImageRequest{
-			Image: &cri.ImageSpec{Image: ref, UserSpecifiedImage: ref},
-			Auth:  auth,
-		}, grpc.WaitForReady(true))
+		for range pullTries {
+			answer, err = c.img.PullImage(ctx, &cri.PullImageRequest{
+				Image: &cri.ImageSpec{Image: ref, UserSpecifiedImage: ref},
+				Auth:  auth,
+			}, grpc.WaitForReady(true))
+			if err == nil || !strings.Contains(causeText(err), "context canceled") || !pause(ctx, retryPause) {
+				break
+			}
+		}
 		result <- err
 	})
 

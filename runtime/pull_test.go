@@ -307,3 +307,19 @@ func TestProtobufFieldsAreTakenApartAndBadOnesRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAPullThatSomebodyElseHasEndedIsBegunAgain(t *testing.T) {
+	f := newFake(t)
+	calls := 0
+	f.pull = func(context.Context, string) error {
+		if calls++; calls < 3 {
+			return status.Error(codes.Unknown, "parsing image configuration: context canceled")
+		}
+		return nil
+	}
+	f.start(t)
+	c := dialFake(t, f)
+	if _, err := c.PullImage(t.Context(), "example.org/a@"+testDigest, nil, PullOptions{}); err != nil || calls != 3 {
+		t.Errorf("after %d calls: %v", calls, err)
+	}
+}

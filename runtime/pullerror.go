@@ -49,7 +49,7 @@ var pullTexts = []struct {
 		"manifest unknown", "name unknown", "name_unknown", "manifest_unknown", "404 not found", "not found", "not_found",
 	}},
 	{ErrInvalid, "it is not a valid image reference", []string{
-		"invalid reference format", "failed to parse image reference",
+		"invalid reference format", "failed to parse image reference", "repository name must be lowercase",
 	}},
 	{ErrPullStalled, "the runtime gave the pull up because nothing arrived from the registry; check the network, then try again", []string{
 		"context canceled", "context deadline exceeded",
