@@ -47,7 +47,7 @@ integration-test: all runtimes
 
 # The part of it that decides which runtimes are supported.
 test-runtimes: all runtimes
-	$(GO) test -tags integration -timeout 30m -count=1 -v -run '^Test(ConformanceOf|On)' ./integration
+	$(GO) test -tags integration -timeout 30m -count=1 -v -run '^Test(ConformanceOf|On|SIFOn)' ./integration
 
 bench: all
 	$(GO) run ./integration/bench

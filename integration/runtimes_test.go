@@ -44,3 +44,5 @@ func TestConformanceOfExternalContainerd(t *testing.T) { conform(t, newWorld(t, 
 func TestConformanceOfDebianContainerd(t *testing.T) { conform(t, newWorld(t, debianKind)) }
 
 func TestConformanceOfCRIO(t *testing.T) { conform(t, newWorld(t, crioKind)) }
+
+func TestSIFOnCRIO(t *testing.T) { onRuntime(t, crioKind, sifScenarios()) }

@@ -124,7 +124,7 @@ func (c *Client) containerConfig(s *ContainerSpec, sandbox *SandboxSpec) *cri.Co
 	labels[labelContainerName] = s.Name
 	config := &cri.ContainerConfig{
 		Metadata:    &cri.ContainerMetadata{Name: s.Name, Attempt: s.Attempt},
-		Image:       &cri.ImageSpec{Image: s.Image, UserSpecifiedImage: s.Image, RuntimeHandler: sandbox.RuntimeHandler},
+		Image:       &cri.ImageSpec{Image: stored(s.Image), UserSpecifiedImage: s.Image, RuntimeHandler: sandbox.RuntimeHandler},
 		Command:     s.Command,
 		Args:        s.Args,
 		WorkingDir:  s.WorkingDir,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strings"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -56,11 +57,20 @@ var pinned = regexp.MustCompile(`^([^@\s]+@)?sha256:[0-9a-f]{64}$|^[0-9a-f]{64}$
 // isPinned says whether ref names one image for ever: by a digest, or by an ID.
 func isPinned(ref string) bool { return pinned.MatchString(ref) }
 
+// stored is a reference to what the runtime has, as each one understands it:
+// containerd takes an ID with and without its algorithm, CRI-O only without.
+func stored(ref string) string {
+	if id, ok := strings.CutPrefix(ref, "sha256:"); ok && isPinned(id) {
+		return id
+	}
+	return ref
+}
+
 // Image looks an image up in the runtime's store, by any name the runtime
 // understands. ErrImageNotFound if it is not there.
 func (c *Client) Image(ctx context.Context, ref string) (*Image, error) {
 	op := "look up the image " + oneLine(ref)
-	r, err := call(ctx, c, op, c.img.ImageStatus, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}})
+	r, err := call(ctx, c, op, c.img.ImageStatus, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: stored(ref)}})
 	if err != nil {
 		return nil, imageGone(err)
 	}
@@ -110,7 +120,7 @@ func (c *Client) ImageStores(ctx context.Context) ([]string, error) {
 // RemoveImage removes an image with all its names. One that is not there is no
 // error.
 func (c *Client) RemoveImage(ctx context.Context, ref string) error {
-	_, err := call(ctx, c, "remove the image "+oneLine(ref), c.img.RemoveImage, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}})
+	_, err := call(ctx, c, "remove the image "+oneLine(ref), c.img.RemoveImage, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: stored(ref)}})
 	return unlessGone(err)
 }
 
