@@ -7,7 +7,11 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(
 
 RUNTIMES ?= $(CURDIR)/.cache/runtimes
 
-.PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench stress lint clean
+PREFIX ?= /usr/local
+DESTDIR ?=
+DEBS ?= $(CURDIR)/.cache/debian
+
+.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench stress lint clean
 
 all: build bundle algorithms
 
@@ -29,6 +33,25 @@ runtimes:
 # The static programs that demonstration, tests and benchmarks pack into images.
 algorithms:
 	$(GOBUILD) -o bundle/algorithms/ ./contrib/algorithms/...
+
+# What was built, into DESTDIR and PREFIX. It builds nothing, so that root needs
+# no toolchain.
+install:
+	@test -x bin/v6node || { echo "make install: nothing is built yet; run make first" >&2; exit 1; }
+	@bin/v6node install --prefix "$(PREFIX)" --destdir "$(DESTDIR)" --bundle-dir "$(CURDIR)/bundle"
+
+uninstall:
+	@test -x bin/v6node || { echo "make uninstall: nothing is built; run v6node uninstall" >&2; exit 1; }
+	@bin/v6node uninstall --prefix "$(PREFIX)" --destdir "$(DESTDIR)"
+
+# A Debian package, into DEBS.
+deb: all
+	@contrib/debian/build "$(DEBS)"
+
+# Installs the package in a clean Debian, uses it, upgrades it, and purges it;
+# needs root and mmdebstrap.
+test-deb: all
+	@contrib/debian/test "$(DEBS)"
 
 # Shows a federated analysis from end to end; needs root.
 demo: all

@@ -50,8 +50,10 @@ type nodeOptions struct {
 	Extra map[string]any
 	// Endpoint of another runtime than the world's.
 	Endpoint string
-	Args     []string
-	Env      []string
+	// Program is another v6node than the world's, which finds its own bundle.
+	Program string
+	Args    []string
+	Env     []string
 	// Sealed makes the collaboration an encrypted one.
 	Sealed bool
 }
@@ -129,7 +131,7 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	maps.Copy(extra, o.Extra)
 	spec := lab.NodeSpec{
 		Name: name, APIKey: w.server.AddNode(org, collab), Extra: extra,
-		Args: append([]string{"--log-level", "debug"}, o.Args...), Env: append([]string{"TMPDIR=" + w.tmp()}, o.Env...), Endpoint: o.Endpoint,
+		Args: append([]string{"--log-level", "debug"}, o.Args...), Env: append([]string{"TMPDIR=" + w.tmp()}, o.Env...), Endpoint: o.Endpoint, Program: o.Program,
 	}
 	if w.user != nil {
 		spec.As = w.user.credential()

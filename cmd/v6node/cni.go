@@ -23,7 +23,7 @@ func cniCommand() *cli.Command {
 		&cli.StringFlag{Name: "registries-dir", Usage: "`DIR` of the drop-in files for CRI-O's registries", Value: cni.DefaultRegistriesDir},
 	}
 	output := &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FORMAT` of the report: table or json", Value: "table"}
-	plugin := &cli.PathFlag{Name: "plugin", Usage: "`FILE` to install as the plugin (default: " + pluginProgram + " beside v6node, else v6node itself)"}
+	plugin := &cli.PathFlag{Name: "plugin", Usage: "`FILE` to install as the plugin (default: " + pluginProgram + " beside v6node or in its libexec, else v6node itself)"}
 	return &cli.Command{
 		Name:  "cni",
 		Usage: "manage the sandbox network of an external container runtime",
@@ -85,8 +85,11 @@ func pluginExecutable(c *cli.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the own program, name it with --plugin: %w", err)
 	}
-	if small := filepath.Join(filepath.Dir(self), pluginProgram); isFile(small) {
-		return small, nil
+	bin := filepath.Dir(self)
+	for _, dir := range []string{bin, filepath.Join(bin, "..", "libexec", "v6node")} {
+		if small := filepath.Join(dir, pluginProgram); isFile(small) {
+			return small, nil
+		}
 	}
 	return self, nil
 }

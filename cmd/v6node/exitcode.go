@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/v6node/v6node/internal/install"
 	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/boot"
@@ -26,6 +27,7 @@ const (
 	exitNoRun       = 11
 	exitState       = 12
 	exitCheck       = 13
+	exitInPlace     = 14
 )
 
 // exitCode is the one table from error to exit code.
@@ -46,6 +48,9 @@ func exitCode(err error) int {
 		{admin.ErrNotFound, exitNoRun},
 		{admin.ErrState, exitState},
 		{admin.ErrInvalid, exitUsage},
+		{install.ErrInUse, exitInPlace},
+		{install.ErrMounted, exitInPlace},
+		{install.ErrBusy, exitInPlace},
 	} {
 		if errors.Is(err, row.is) {
 			return row.code

@@ -59,6 +59,8 @@ func newApp() *cli.App {
 			runCommand(),
 			checkCommand(),
 			demoCommand(),
+			installCommand(),
+			uninstallCommand(),
 			cniCommand(),
 			imageCommand(),
 			psCommand(),

@@ -29,7 +29,10 @@ type NodeSpec struct {
 	// Extra is laid over the configuration; nil removes a key.
 	Extra map[string]any
 	Args  []string
-	Env   []string
+	// Program is an installed v6node to be used instead of the lab\'s; it finds
+	// its bundle by itself.
+	Program string
+	Env     []string
 	// As is the user who runs the node; nil is this process's.
 	As *syscall.Credential
 }
@@ -104,11 +107,15 @@ func (n *Node) Start() error {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"run", "--config", n.Config, "--bundle-dir", n.lab.programs.Bundle}, n.spec.Args...)
+	program, args := n.spec.Program, []string{"run", "--config", n.Config}
+	if program == "" {
+		program, args = n.lab.programs.V6node, append(args, "--bundle-dir", n.lab.programs.Bundle)
+	}
+	args = append(args, n.spec.Args...)
 	if n.spec.Endpoint != "" {
 		args = append(args, "--cri-endpoint", n.spec.Endpoint)
 	}
-	cmd := exec.Command(n.lab.programs.V6node, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), n.spec.Env...)
 	// Ctrl-C on the terminal is for the lab, which then stops its nodes.
