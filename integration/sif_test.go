@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -238,8 +239,21 @@ func (w *world) sifNode(t *testing.T, dir string, extra map[string]any) *node {
 	return w.start(t, nodeOptions{Extra: all})
 }
 
+// place makes a directory that the world's nodes can read, whoever runs them.
+func (w *world) place(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(w.dir, "place-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func sifRuns(t *testing.T, w *world) {
-	dir := t.TempDir()
+	dir := w.place(t)
 	f := w.sif(t, dir, "algo", fmt.Sprintf("first %d", w.number()), false)
 	n := w.sifNode(t, dir, nil)
 	first := n.mark(t, "sif:algo")
@@ -257,10 +271,11 @@ func sifRuns(t *testing.T, w *world) {
 	n.mark(t, "sif:algo")
 	n.wants(t, "the runtime's copy was removed", pinned, 2, 1)
 	n.unpulled(t)
-	if err := os.RemoveAll(filepath.Join(n.StateDir, "sif", "images")); err != nil {
-		t.Fatal(err)
+	cached, err := filepath.Glob(filepath.Join(n.StateDir, "sif", "images", "*"))
+	for _, c := range cached {
+		err = errors.Join(err, os.RemoveAll(c))
 	}
-	if err := os.Mkdir(filepath.Join(n.StateDir, "sif", "images"), 0o700); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	n.mark(t, "sif:algo")
@@ -321,7 +336,7 @@ func orasRuns(t *testing.T, w *world) {
 }
 
 func sifEnvironment(t *testing.T, w *world) {
-	dir := t.TempDir()
+	dir := w.place(t)
 	w.sif(t, dir, "scripted", "sourced by the shell", true)
 	n := w.sifNode(t, dir, nil)
 	e := completed[environment](t, n.call(t, "env", nil, image("sif:scripted")))
@@ -331,7 +346,7 @@ func sifEnvironment(t *testing.T, w *world) {
 }
 
 func sifNames(t *testing.T, w *world) {
-	outside, dir := t.TempDir(), t.TempDir()
+	outside, dir := w.place(t), w.place(t)
 	f := w.sif(t, outside, "secret", "outside", false)
 	if err := os.Symlink(f.path, filepath.Join(dir, "link.sif")); err != nil {
 		t.Fatal(err)
@@ -352,8 +367,8 @@ func sifNames(t *testing.T, w *world) {
 func sifSignatures(t *testing.T, w *world) {
 	trusted, public := pgp(t)
 	stranger, _ := pgp(t)
-	dir := t.TempDir()
-	key := filepath.Join(t.TempDir(), "keys.asc")
+	dir := w.place(t)
+	key := filepath.Join(w.place(t), "keys.asc")
 	if err := os.WriteFile(key, public, 0o644); err != nil {
 		t.Fatal(err)
 	}
