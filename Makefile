@@ -12,6 +12,7 @@ DESTDIR ?=
 DEBS ?= $(CURDIR)/.cache/debian
 
 .PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench stress lint clean
+.PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes test-vm bench stress lint clean
 
 all: build bundle algorithms
 
@@ -71,6 +72,11 @@ integration-test: all runtimes
 # The part of it that decides which runtimes are supported.
 test-runtimes: all runtimes
 	$(GO) test -tags integration -timeout 30m -count=1 -v -run '^Test(ConformanceOf|On|SIFOn)' ./integration
+
+# In a virtual machine with systemd, the unified cgroup hierarchy and a user's
+# session (docs/testing.md); needs root, qemu and mmdebstrap.
+test-vm: all
+	$(GO) run ./integration/vm
 
 bench: all
 	$(GO) run ./integration/bench

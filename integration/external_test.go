@@ -149,7 +149,7 @@ func (s *server) crictl(t testing.TB, args ...string) (string, error) {
 func (w *world) crictl(t testing.TB, endpoint string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(within(t), filepath.Join(w.programs.Bundle, "crictl"),
-		append([]string{"-r", endpoint, "-i", endpoint, "-t", (10 * time.Second).String()}, args...)...)
+		append([]string{"-r", endpoint, "-i", endpoint, "-t", (10 * time.Second * time.Duration(slowness())).String()}, args...)...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	cmd.Env = append(os.Environ(), "HOME="+w.dir)

@@ -119,10 +119,7 @@ func (n *node) noTraces(t *testing.T, run int64) {
 	t.Helper()
 	eventually(t, func() error {
 		var errs []error
-		for _, pattern := range []string{
-			fmt.Sprintf("/sys/fs/cgroup/v6node/%s/run%d", n.instance(t), run), fmt.Sprintf("/sys/fs/cgroup/*/v6node/%s/run%d", n.instance(t), run),
-			fmt.Sprintf("/sys/fs/cgroup/v6node*/*%s-run%d.slice", n.instance(t), run), fmt.Sprintf("/sys/fs/cgroup/*/v6node*/*%s-run%d.slice", n.instance(t), run),
-		} {
+		for _, pattern := range n.groups(t, run, "*") {
 			found, err := filepath.Glob(pattern)
 			if err != nil || len(found) > 0 {
 				errs = append(errs, fmt.Errorf("control groups of run %d: %q (%w)", run, found, err))

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -26,8 +27,21 @@ import (
 )
 
 // patience bounds a scenario. Nothing in it waits for time to pass, so this is
-// only reached by what will never happen.
-const patience = 90 * time.Second
+// only reached by what will never happen. On a slow machine, such as an emulated
+// one, the variable V6NODE_TEST_PATIENCE multiplies it.
+var patience = 90 * time.Second * time.Duration(slowness())
+
+func slowness() int {
+	text := os.Getenv("V6NODE_TEST_PATIENCE")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		panic("V6NODE_TEST_PATIENCE is not a number above 0: " + text)
+	}
+	return n
+}
 
 // scenario is one statement about the system, proved in a world that other
 // scenarios use at the same time.

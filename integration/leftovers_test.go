@@ -54,7 +54,7 @@ func (w *world) traces() *traces {
 func (tr *traces) check(t *testing.T, w *world) {
 	t.Helper()
 	// A shim ends a moment after its sandbox, and containerd does not wait for it.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second*time.Duration(slowness()))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -120,7 +120,9 @@ func (tr *traces) processes(t *testing.T) []int {
 		if err != nil {
 			continue // ended just now
 		}
-		inGroup := slices.ContainsFunc(tr.instances, func(i string) bool { return bytes.Contains(groups, []byte("/"+i)) })
+		inGroup := slices.ContainsFunc(tr.instances, func(i string) bool {
+			return bytes.Contains(groups, []byte("/"+i)) || bytes.Contains(groups, []byte("-"+i))
+		})
 		if inGroup || tr.mine(commandLine(pid)) {
 			found = append(found, pid)
 		}

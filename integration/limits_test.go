@@ -48,6 +48,7 @@ type limitedNode struct {
 func TestLimitsHoldInRealContainers(t *testing.T) {
 	giveDevice(t)
 	n, other := startLimited(t, embeddedKind)
+	n.expectCgroups(t)
 	t.Run("while another algorithm runs", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, limitedNode){
 			"a memory hog is killed, and why is said":               memoryHog,
@@ -81,6 +82,7 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 
 func TestLimitsHoldWithoutRoot(t *testing.T) {
 	n, other := startLimited(t, rootlessKind)
+	n.expectCgroups(t)
 	for name, run := range map[string]func(*testing.T, limitedNode){
 		"a memory hog is killed, and why is said":            memoryHog,
 		"a child that hogs memory is killed, and it is said": memoryHogChild,
@@ -371,11 +373,25 @@ func impossible(t *testing.T, w *world) {
 	w.configure(t, nodeOptions{Args: []string{"--memory", "lots"}}).exits(t, 2, "--memory", "is not a size")
 }
 
+// groups are the paths that the run's control group may have in a hierarchy: with
+// either driver, of a controller's own hierarchy or the unified one. On "*" they
+// are patterns.
+func (n *node) groups(t testing.TB, run int64, controller string) []string {
+	t.Helper()
+	instance, base := n.instance(t), n.cgroup(t)
+	var paths []string
+	for _, root := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
+		paths = append(paths, filepath.Join(root, base, "v6node", instance, fmt.Sprintf("run%d", run)),
+			filepath.Join(root, "v6node.slice", fmt.Sprintf("v6node-%s.run%d.slice", instance, run)))
+	}
+	return paths
+}
+
 // groupFile is the content of a file of the run's control group.
 func (n *node) groupFile(t testing.TB, run int64, controller, file string) string {
 	t.Helper()
-	for _, root := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
-		b, err := os.ReadFile(filepath.Join(root, n.w.cgroup(), "v6node", n.instance(t), fmt.Sprintf("run%d", run), file))
+	for _, at := range n.groups(t, run, controller) {
+		b, err := os.ReadFile(filepath.Join(at, file))
 		if err == nil {
 			return strings.TrimSpace(string(b))
 		}
@@ -394,8 +410,7 @@ func (n *node) number(t testing.TB, run int64, controller, file string) int64 {
 func (n *node) keyed(t testing.TB, run int64, controller, file, key string) int64 {
 	t.Helper()
 	var sum int64
-	for _, root := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
-		at := filepath.Join(root, n.w.cgroup(), "v6node", n.instance(t), fmt.Sprintf("run%d", run))
+	for _, at := range n.groups(t, run, controller) {
 		for _, pattern := range []string{filepath.Join(at, file), filepath.Join(at, "*", file)} {
 			found, err := filepath.Glob(pattern)
 			if err != nil {
@@ -413,4 +428,18 @@ func (n *node) keyed(t testing.TB, run int64, controller, file, key string) int6
 		}
 	}
 	return sum
+}
+
+// expectCgroups checks that the node found the control groups that this machine
+// is known to have, where the variable V6NODE_TEST_CGROUPS tells: "systemd v2".
+func (n *node) expectCgroups(t testing.TB) {
+	t.Helper()
+	want := os.Getenv("V6NODE_TEST_CGROUPS")
+	if want == "" {
+		return
+	}
+	driver, version, _ := strings.Cut(want, " v")
+	if line := fmt.Sprintf("cgroup_driver=%s cgroup_version=%s", driver, version); !strings.Contains(n.Log(1<<20), line) {
+		t.Fatalf("the node does not log %q:\n%s", line, n.Log(20))
+	}
 }

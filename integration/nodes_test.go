@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -38,6 +39,9 @@ type node struct {
 
 	dial sync.Once
 	rt   *runtime.Client
+
+	lookup sync.Once
+	scope  string // of the user's systemd, with the node and its runs in it
 }
 
 // nodeOptions say how a node differs from the usual one.
@@ -135,7 +139,7 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	}
 	if w.user != nil {
 		spec.As = w.user.credential()
-		spec.Env = append(spec.Env, "HOME="+dir, "XDG_RUNTIME_DIR="+w.dir)
+		spec.Env = append(spec.Env, "HOME="+dir, "XDG_RUNTIME_DIR="+w.user.runtimeDir(w.dir))
 	}
 	if o.Sealed {
 		key, err := e2e.GeneratePrivateKey(2048)
@@ -162,18 +166,34 @@ func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	return n, nil
 }
 
-// cgroup has the control groups of the world's nodes in it.
-func (w *world) cgroup() string {
-	if w.user == nil {
+// cgroup has the control groups of the node's runs in it.
+func (n *node) cgroup(t testing.TB) string {
+	t.Helper()
+	switch {
+	case n.w.user == nil:
 		return "/"
+	case n.w.user.cgroup != "":
+		return n.w.user.cgroup
 	}
-	return w.user.cgroup
+	n.lookup.Do(func() { // it stays when the node is gone
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", n.PID()))
+		rel := strings.TrimPrefix(strings.TrimSpace(string(b)), "0::")
+		if scope := filepath.Dir(rel); filepath.Ext(scope) == ".scope" {
+			n.scope = scope
+			return
+		}
+		t.Errorf("the node is in the control group %q, and not in a scope of its own (%v)", rel, err)
+	})
+	if n.scope == "" {
+		t.FailNow()
+	}
+	return n.scope
 }
 
 // resources are those of a configuration, with a budget.
 func (w *world) resources(budget map[string]any) map[string]any {
 	r := map[string]any{"budget": budget}
-	if w.user != nil {
+	if w.user != nil && w.user.cgroup != "" {
 		r["cgroup"] = w.user.cgroup
 	}
 	return r
@@ -488,7 +508,7 @@ func (n *node) runtime(t testing.TB) *runtime.Client {
 	t.Helper()
 	n.dial.Do(func() {
 		var err error
-		if n.rt, err = runtime.Dial(within(t), n.endpoint(t), runtime.Options{CgroupBase: n.w.cgroup()}); err != nil {
+		if n.rt, err = runtime.Dial(within(t), n.endpoint(t), runtime.Options{CgroupBase: n.cgroup(t)}); err != nil {
 			n.rt = nil
 			t.Error(err)
 		}

@@ -19,20 +19,27 @@ import (
 	"github.com/v6node/v6node/internal/imagekit"
 )
 
-// normalUser is a user of this machine for the time of a test, with subordinate
-// ids and a control group that root has delegated.
+// normalUser is a user of this machine, with subordinate ids and control groups
+// that root has delegated.
 type normalUser struct {
 	name     string
 	uid, gid int
-	cgroup   string
+	// cgroup is the delegated group, "" where the user's systemd makes one for
+	// each node.
+	cgroup string
 }
 
-// newUser makes one and removes it with the test.
+// newUser makes one for the time of the test. Where the variable V6NODE_TEST_USER
+// names one that exists, that is taken: it has a systemd of its own.
 func newUser(t *testing.T) *normalUser {
 	t.Helper()
-	u := &normalUser{name: fmt.Sprintf("v6it-%d", os.Getpid())}
-	u.command(t, "useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/sh", u.name)
-	t.Cleanup(func() { u.command(t, "userdel", u.name) })
+	u := &normalUser{name: os.Getenv("V6NODE_TEST_USER")}
+	there := u.name != ""
+	if !there {
+		u.name = fmt.Sprintf("v6it-%d", os.Getpid())
+		u.command(t, "useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/sh", u.name)
+		t.Cleanup(func() { u.command(t, "userdel", u.name) })
+	}
 	entry, err := user.Lookup(u.name)
 	if err != nil {
 		t.Fatal(err)
@@ -43,8 +50,18 @@ func newUser(t *testing.T) *normalUser {
 	if u.gid, err = strconv.Atoi(entry.Gid); err != nil {
 		t.Fatal(err)
 	}
-	u.delegate(t)
+	if !there {
+		u.delegate(t)
+	}
 	return u
+}
+
+// runtimeDir is the user's XDG_RUNTIME_DIR, or dir where no session has made one.
+func (u *normalUser) runtimeDir(dir string) string {
+	if u.cgroup != "" {
+		return dir
+	}
+	return fmt.Sprintf("/run/user/%d", u.uid)
 }
 
 func (u *normalUser) command(t *testing.T, args ...string) {

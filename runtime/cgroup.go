@@ -52,7 +52,7 @@ const cgroupTop = "v6node"
 var cgroupName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
 
 // Cgroup returns the control group of a run of a node, without touching it:
-// /v6node/<node>/<run> below Options.CgroupBase, or v6node-<node>-<run>.slice
+// /v6node/<node>/<run> below Options.CgroupBase, or v6node-<node>.<run>.slice
 // where the runtime uses systemd. The names may have letters, digits and _.- in them; others make
 // Create fail.
 func (c *Client) Cgroup(node, run string) *Cgroup {
@@ -68,10 +68,11 @@ func newCgroup(host *cgroupHost, driver CgroupDriver, node, run string) *Cgroup 
 	}
 	if driver == Systemd {
 		// In a slice's name "-" separates levels; \x2d is systemd's own way
-		// to write one that does not.
-		node, run = strings.ReplaceAll(node, "-", `\x2d`), strings.ReplaceAll(run, "-", `\x2d`)
-		g.parent = cgroupTop + "-" + node + "-" + run + ".slice"
-		g.rel = path.Join("/", cgroupTop+".slice", cgroupTop+"-"+node+".slice", g.parent)
+		// to write one that does not. There is no level for the node: its
+		// slice would stay when its runs have ended.
+		escape := strings.NewReplacer("-", `\x2d`, ".", `\x2e`)
+		g.parent = cgroupTop + "-" + escape.Replace(node) + "." + escape.Replace(run) + ".slice"
+		g.rel = path.Join("/", cgroupTop+".slice", g.parent)
 		return g
 	}
 	g.rel = path.Join("/", host.base, cgroupTop, node, run)
@@ -90,7 +91,7 @@ func checkCgroupParent(op string, driver CgroupDriver, parent string) error {
 	case parent == "":
 		return invalid(op, "it has no control group; create one with Client.Cgroup")
 	case driver == Systemd && (!slice || strings.Contains(parent, "/")):
-		return invalid(op, "the runtime uses the systemd cgroup driver, which takes a slice such as v6node-1-2.slice and not %q", parent)
+		return invalid(op, "the runtime uses the systemd cgroup driver, which takes a slice such as v6node-1.2.slice and not %q", parent)
 	case driver == Cgroupfs && (slice || !path.IsAbs(parent) || path.Clean(parent) != parent || parent == "/"):
 		return invalid(op, "the runtime uses the cgroupfs driver, which takes a path such as /v6node/1/2 and not %q", parent)
 	}

@@ -166,7 +166,7 @@ func (s *fakeSystemd) answer(m *dbus.Message) (body []any, fault string, ended [
 func TestASystemdSliceCarriesTheLimits(t *testing.T) {
 	s, bus := startSystemd(t)
 	r := Resources{MemoryLimit: 1 << 30, MemorySwap: 3 << 29, CPUQuota: 33_333, CPUPeriod: 100_000, PidsLimit: 50, CPUShares: 1024, CpusetCpus: "0,9"}
-	const unit = "v6node-1-2.slice"
+	const unit = "v6node-1.2.slice"
 	if err := bus.startSlice(t.Context(), unit, r, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -199,10 +199,10 @@ func TestASystemdSliceCarriesTheLimits(t *testing.T) {
 
 func TestOnCgroupV1SystemdGetsTheOldNames(t *testing.T) {
 	s, bus := startSystemd(t)
-	if err := bus.startSlice(t.Context(), "v6node-1-2.slice", Resources{MemoryLimit: 1 << 20, CPUShares: 512}, 1); err != nil {
+	if err := bus.startSlice(t.Context(), "v6node-1.2.slice", Resources{MemoryLimit: 1 << 20, CPUShares: 512}, 1); err != nil {
 		t.Fatal(err)
 	}
-	if p := s.unit("v6node-1-2.slice"); p["MemoryLimit"] != "1048576" || p["CPUShares"] != "512" || p["MemoryMax"] != "" {
+	if p := s.unit("v6node-1.2.slice"); p["MemoryLimit"] != "1048576" || p["CPUShares"] != "512" || p["MemoryMax"] != "" {
 		t.Errorf("got %v", p)
 	}
 }
@@ -210,16 +210,16 @@ func TestOnCgroupV1SystemdGetsTheOldNames(t *testing.T) {
 func TestASliceThatSystemdCannotMakeIsAnError(t *testing.T) {
 	s, bus := startSystemd(t)
 	s.answerJobs("failed")
-	if err := bus.startSlice(t.Context(), "v6node-1-2.slice", Resources{}, 2); err == nil || !strings.Contains(err.Error(), "failed") {
+	if err := bus.startSlice(t.Context(), "v6node-1.2.slice", Resources{}, 2); err == nil || !strings.Contains(err.Error(), "failed") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := bus.startSlice(ctx, "v6node-1-3.slice", Resources{}, 2); err == nil {
+	if err := bus.startSlice(ctx, "v6node-1.3.slice", Resources{}, 2); err == nil {
 		t.Error("no error although the context had ended")
 	}
 	nowhere := systemdBus{address: "unix:path=" + filepath.Join(t.TempDir(), "none")}
-	h := fakeV2(t, "/v6node.slice/v6node-n.slice/v6node-n-7.slice")
+	h := fakeV2(t, "/v6node.slice/v6node-n.7.slice")
 	g := newCgroup(h, Systemd, "n", "7")
 	g.call = nowhere
 	if err := g.Create(Resources{}); err == nil || !strings.Contains(err.Error(), "D-Bus") {

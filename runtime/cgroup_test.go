@@ -193,8 +193,8 @@ func TestParentHasTheFormOfTheDriver(t *testing.T) {
 		node, parent, rel string
 	}{
 		{Cgroupfs, "n-1", "/v6node/n-1/7", "/v6node/n-1/7"},
-		{Systemd, "n1", "v6node-n1-7.slice", "/v6node.slice/v6node-n1.slice/v6node-n1-7.slice"},
-		{Systemd, "n-1", `v6node-n\x2d1-7.slice`, `/v6node.slice/v6node-n\x2d1.slice/v6node-n\x2d1-7.slice`},
+		{Systemd, "n1", "v6node-n1.7.slice", "/v6node.slice/v6node-n1.7.slice"},
+		{Systemd, "n-1", `v6node-n\x2d1.7.slice`, `/v6node.slice/v6node-n\x2d1.7.slice`},
 	} {
 		g := newCgroup(h, tc.driver, tc.node, "7")
 		if g.Parent() != tc.parent || g.rel != tc.rel {

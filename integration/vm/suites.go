@@ -1,0 +1,58 @@
+package main
+
+import "time"
+
+// suite is a list of tests of one package that are run in the machine.
+type suite struct {
+	Name    string
+	Package string // as `go test` takes it, relative to the repository
+	// Tests are the tests by name, or parts of tests: "Test/part". Each has to pass: one that does not exist,
+	// does not run, or is skipped or has a skipped part is a failure.
+	Tests []string
+	// HideSystemd makes the machine look as if it had another init: programs
+	// then use control groups directly.
+	HideSystemd bool
+	Env         map[string]string
+	Timeout     time.Duration // for the whole list; 30 minutes if 0
+
+	// Only is a pattern of the command line in place of Tests.
+	Only string
+}
+
+// patience is by what the tests multiply the times that they are ready to wait:
+// an emulated machine is slow.
+const patience = "5"
+
+// limits are the parts of TestLimitsHoldInRealContainers that depend on the
+// control groups. The others are the same everywhere.
+var limits = partsOf("TestLimitsHoldInRealContainers/while another algorithm runs",
+	"a memory hog is killed, and why is said", "a child that hogs memory is killed, and it is said", "half a CPU is half a CPU",
+	"a fork bomb stays within its processes", "a CPU set binds", "limits are on the group and on the container")
+
+// suites is what is run, in this order.
+var suites = []suite{
+	{
+		Name: "limits, systemd driver", Package: "./integration", Tests: limits,
+		Env: map[string]string{"V6NODE_TEST_CGROUPS": "systemd v2"},
+	},
+	{
+		Name: "limits, cgroupfs driver", Package: "./integration", Tests: limits, HideSystemd: true,
+		Env: map[string]string{"V6NODE_TEST_CGROUPS": "cgroupfs v2"},
+	},
+	{
+		// The user in the machine has an ID of 1000, subordinate IDs, and a
+		// systemd of its own with delegated control groups.
+		Name: "limits, without root", Package: "./integration",
+		Tests: partsOf("TestLimitsHoldWithoutRoot", "a memory hog is killed, and why is said", "a child that hogs memory is killed, and it is said",
+			"half a CPU is half a CPU", "a fork bomb stays within its processes", "limits are on the group and on the container"),
+		Env: map[string]string{"V6NODE_TEST_CGROUPS": "cgroupfs v2", "V6NODE_TEST_USER": "hpc"},
+	},
+}
+
+// partsOf names parts of a test that are run without the others.
+func partsOf(test string, parts ...string) []string {
+	for i := range parts {
+		parts[i] = test + "/" + parts[i]
+	}
+	return parts
+}
