@@ -22,7 +22,7 @@ import (
 var limited = map[string]map[string]any{
 	"memory":  {"memory": "64m"},
 	"cpus":    {"cpus": 0.1}, // so little that a busy machine gives it all of it
-	"pids":    {"pids": 40, "timeout": "3s", "memory": "1g"},
+	"pids":    {"pids": 40, "timeout": "10s", "memory": "1g"},
 	"cpuset":  {"cpuset_cpus": "0"},
 	"shm":     {"shm_size": "1m", "tmpfs_size": "2m"},
 	"ulimit":  {"ulimits": []string{"nofile=77:99", "core=0"}},
