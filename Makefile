@@ -11,8 +11,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 DEBS ?= $(CURDIR)/.cache/debian
 
-.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes bench stress lint clean
-.PHONY: all build bundle runtimes algorithms demo test unit integration-test test-runtimes test-vm bench stress lint clean
+.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes test-vm bench stress lint clean
 
 all: build bundle algorithms
 
