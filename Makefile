@@ -11,7 +11,10 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 DEBS ?= $(CURDIR)/.cache/debian
 
-.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes test-vm bench stress lint clean
+# How long each fuzz target is run.
+FUZZTIME ?= 1m
+
+.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes test-vm fuzz bench bench-sif stress lint clean
 
 all: build bundle algorithms
 
@@ -77,8 +80,23 @@ test-runtimes: all runtimes
 test-vm: all
 	$(GO) run ./integration/vm
 
+# Every fuzz target, one after the other. What one finds is left in its testdata.
+fuzz:
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r dir; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$dir"/*_test.go); do \
+			echo "== $$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+		done; \
+	done
+
 bench: all
 	$(GO) run ./integration/bench
+
+# SIF images against what a script would do; needs root, squashfs-tools,
+# squashfs-tools-ng and mmdebstrap, and keeps its images in the user's cache.
+bench-sif: all
+	@$(GO) -C internal/tools run ./bundle -repo "$(CURDIR)" -out "$(CURDIR)/bundle" -only ctr
+	$(GO) run ./integration/bench/sif
 
 # Ten minutes of a fork bomb, a memory hog, a disk filler and a log flooder at
 # once; needs root.

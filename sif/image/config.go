@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -43,21 +45,21 @@ type imageConfig struct {
 }
 
 type rootFS struct {
-	Type    string   `json:"type"`
-	DiffIDs []string `json:"diff_ids"`
+	Type    string       `json:"type"`
+	DiffIDs list[string] `json:"diff_ids"`
 }
 
 type manifest struct {
-	SchemaVersion int          `json:"schemaVersion"`
-	MediaType     string       `json:"mediaType,omitempty"`
-	Config        descriptor   `json:"config"`
-	Layers        []descriptor `json:"layers"`
+	SchemaVersion int              `json:"schemaVersion"`
+	MediaType     string           `json:"mediaType,omitempty"`
+	Config        descriptor       `json:"config"`
+	Layers        list[descriptor] `json:"layers"`
 }
 
 type index struct {
-	SchemaVersion int          `json:"schemaVersion"`
-	MediaType     string       `json:"mediaType,omitempty"`
-	Manifests     []descriptor `json:"manifests"`
+	SchemaVersion int              `json:"schemaVersion"`
+	MediaType     string           `json:"mediaType,omitempty"`
+	Manifests     list[descriptor] `json:"manifests"`
 }
 
 type descriptor struct {
@@ -72,6 +74,34 @@ type platform struct {
 	Architecture string `json:"architecture"`
 	OS           string `json:"os"`
 	Variant      string `json:"variant,omitempty"`
+}
+
+// list is a JSON array that is read only up to a length: three bytes of text become a
+// hundred in memory.
+type list[T any] []T
+
+const maxList = 1024
+
+func (l *list[T]) UnmarshalJSON(b []byte) error {
+	*l = nil
+	if string(b) == "null" {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return errors.Join(errors.New("there should be a list"), err)
+	}
+	for dec.More() {
+		if len(*l) == maxList {
+			return fmt.Errorf("a list of more than %d", maxList)
+		}
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return err
+		}
+		*l = append(*l, v)
+	}
+	return nil // what follows is checked by who calls
 }
 
 // marshal writes JSON the same way always: no escapes for HTML, no line feed.

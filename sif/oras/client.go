@@ -25,7 +25,7 @@ const LayerType = "application/vnd.sylabs.sif.layer.v1.sif"
 
 const (
 	manifestType = "application/vnd.oci.image.manifest.v1+json"
-	maxManifest  = 4 << 20
+	maxManifest  = 1 << 20 // that of a SIF file has less than 1 KiB
 )
 
 var sha256Digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)

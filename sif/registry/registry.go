@@ -104,6 +104,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	user, password, _ := req.BasicAuth()
 	if !same(user, r.user) || !same(password, r.password) {
 		h.Set("WWW-Authenticate", `Basic realm="v6node"`)
+		h.Set("Connection", "close") // any user of the machine comes here; none may hold connections
 		fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "a login is required")
 		return
 	}

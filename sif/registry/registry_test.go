@@ -203,7 +203,7 @@ func TestWithoutTheLoginThereIsNothing(t *testing.T) {
 	for _, who := range []*Registry{nil, other} {
 		for _, path := range []string{"/v2/", "/v2/sif/a/manifests/" + s.digest, "/v2/sif/none/manifests/x", "/"} {
 			resp, body := ask(t, who, server, http.MethodGet, path)
-			if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") == "" || bytes.Contains(body, []byte("schemaVersion")) {
+			if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") == "" || !resp.Close || bytes.Contains(body, []byte("schemaVersion")) {
 				t.Errorf("%s: %s", path, resp.Status)
 			}
 		}

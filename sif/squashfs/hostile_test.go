@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // hostile is an image that breaks the format, and what must be said of it.
@@ -323,6 +324,43 @@ func TestAttributesThatWaitForTheReaderTakeLittleMemory(t *testing.T) {
 		return nil
 	}); err != nil || n != 2001 {
 		t.Fatalf("%d entries, error %v", n, err)
+	}
+}
+
+func TestScatteredFragmentsDoNotCostWorkWithoutEnd(t *testing.T) {
+	const fragments, files = 100, 2000
+	c := &craft{data: make([]byte, 200)}
+	for range fragments {
+		c.frags = raw(c.frags, uint64(superblockSize), uint32(100|blockUncompressed), uint32(0))
+	}
+	entries := make([]named, files)
+	for i := range entries {
+		entries[i] = named{fmt.Sprintf("%07d", i), c.file(uint32(i+10), 0, uint32(i%fragments), 0, 1), typeFile}
+	}
+	c.root = c.dir(1, listing(entries...))
+	img := c.image()
+	if err := readAll(img, Options{FragmentCache: 1, MaxFragmentWork: files * 4096}); err != nil {
+		t.Fatal(err)
+	}
+	if err := readAll(img, Options{FragmentCache: 1, MaxFragmentWork: files*4096 - 1}); !errors.Is(err, ErrLimit) {
+		t.Fatalf("error %v", err)
+	}
+	// In the cache they cost nothing.
+	if err := readAll(img, Options{FragmentCache: fragments * 4096, MaxFragmentWork: fragments * 4096}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNoGoroutineIsLeftOfAHostileImage(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for _, x := range hostileImages() {
+		readAll(x.image(), Options{})
+	}
+	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			b := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, were %d:\n%s", runtime.NumGoroutine(), before, b[:runtime.Stack(b, true)])
+		}
 	}
 }
 

@@ -28,6 +28,10 @@ type Options struct {
 	// MaxXattrBytes is how many bytes the names and values of one inode's extended
 	// attributes may have together. Default: 512 KiB.
 	MaxXattrBytes int
+	// MaxFragmentWork is how many bytes of fragment blocks may be decompressed. One that has
+	// to be decompressed again, because others were needed meanwhile, counts again.
+	// Default: 64 GiB, and 64 times the image.
+	MaxFragmentWork int64
 	// MaxLinkBytes is how much memory the first names of files with hard links may take, which
 	// are kept until the end. Default: 64 MiB, enough for half a million such files.
 	MaxLinkBytes int

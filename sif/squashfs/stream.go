@@ -425,6 +425,7 @@ type fragmentCache struct {
 	known map[uint32]*fragment
 	order []*fragment // least recently asked for first
 	limit int
+	work  int64         // bytes that may still be decompressed
 	freed chan struct{} // a fragment has become unused
 }
 
@@ -443,6 +444,9 @@ func (c *fragmentCache) init(s *stream, limit int) {
 	c.s = s
 	c.known = make(map[uint32]*fragment)
 	c.limit = limit
+	if c.work = s.fs.opts.MaxFragmentWork; c.work <= 0 {
+		c.work = 64<<30 + 64*min(s.fs.super.bytesUsed, 1<<50)
+	}
 	c.freed = make(chan struct{}, 1)
 }
 
@@ -454,6 +458,9 @@ func (c *fragmentCache) get(i uint32) (*fragment, error) {
 			c.order = append(c.order, g)
 		}
 		return g, nil
+	}
+	if c.work -= int64(c.s.fs.super.blockSize); c.work < 0 {
+		return nil, tooMuch("its small files lie so scattered that the same blocks have to be decompressed again and again")
 	}
 	place, err := c.s.fs.fragmentPlace(i)
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 func main() {
@@ -25,16 +27,17 @@ func main() {
 	out := flag.String("out", "bundle", "directory to build into")
 	force := flag.Bool("force", false, "build everything again")
 	runtimes := flag.Bool("runtimes", false, "get the runtimes for tests instead of the bundle")
+	only := flag.String("only", "", "build only the programs with these names, separated by commas; ctr is built only so")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	if err := run(ctx, *repo, *out, *force, *runtimes); err != nil {
+	if err := run(ctx, *repo, *out, *only, *force, *runtimes); err != nil {
 		fmt.Fprintln(os.Stderr, "bundle:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, repo, out string, force, runtimes bool) error {
+func run(ctx context.Context, repo, out, only string, force, runtimes bool) error {
 	repo, err := filepath.Abs(repo)
 	if err != nil {
 		return err
@@ -59,6 +62,9 @@ func run(ctx context.Context, repo, out string, force, runtimes bool) error {
 		list = testParts(repo)
 	}
 	for _, p := range list {
+		if only == "" && p.extra || only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
+			continue
+		}
 		if err := p.make(ctx, g, s, out, force); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 		}

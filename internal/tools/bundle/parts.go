@@ -27,6 +27,7 @@ type part struct {
 	hosts []string
 	// dynamic programs are linked so, also where they could be static.
 	dynamic bool
+	extra   bool // not part of a bundle; built when it is named
 }
 
 const static = "osusergo netgo static_build"
@@ -56,6 +57,8 @@ func parts(repo string) []part {
 			ldflags: func(v string) string {
 				return "-X sigs.k8s.io/cri-tools/pkg/version.Version=" + strings.TrimPrefix(v, "v")
 			}},
+		// For benchmarks: what an administrator would import images with.
+		{name: "ctr", module: ctd, pinDir: repo, pkg: "./cmd/ctr", tags: "urfave_cli_no_docs " + static, ldflags: containerdVersion, extra: true},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,16 +262,35 @@ type Variant struct {
 	Args      []string
 }
 
-// Variants are all compressions and a choice of block sizes and other forms.
+// Want is what an image of the source made in this way must hold.
+func (v Variant) Want(s *Source) map[string]Node {
+	want := s.Nodes
+	if slices.Contains(v.Args, "-no-hardlinks") {
+		want = WithoutGroups(want)
+	}
+	if slices.Contains(v.Args, "-no-xattrs") {
+		want = WithoutXattrs(want)
+	}
+	return want
+}
+
+// Variants are all compressions in all block sizes, in turn with and without fragments,
+// attributes and an export table, and a choice of other forms.
 func Variants() []Variant {
 	var out []Variant
-	for _, comp := range []string{"gzip", "zstd", "xz", "lz4", "lzo"} {
-		for _, bs := range []int{4 << 10, 128 << 10, 1 << 20} {
-			out = append(out, Variant{fmt.Sprintf("%s-%dk", comp, bs>>10), bs, []string{"-comp", comp, "-b", fmt.Sprint(bs)}})
+	for i, comp := range []string{"gzip", "zstd", "xz", "lz4", "lzo"} {
+		for j := range 9 {
+			bs := 4 << 10 << j
+			v := Variant{fmt.Sprintf("%s-%dk", comp, bs>>10), bs, []string{"-comp", comp, "-b", fmt.Sprint(bs)}}
+			// 4 KiB, 128 KiB and 1 MiB, which are in use, come as they are usual.
+			for k, option := range []string{"-no-fragments", "-no-exports", "-no-xattrs"} {
+				if j%5 != 0 && j != 8 && (i+j)>>k&1 == 1 {
+					v.Args = append(v.Args, option)
+					v.Name += option
+				}
+			}
+			out = append(out, v)
 		}
-	}
-	for _, bs := range []int{8 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10, 512 << 10} {
-		out = append(out, Variant{fmt.Sprintf("zstd-%dk", bs>>10), bs, []string{"-comp", "zstd", "-b", fmt.Sprint(bs)}})
 	}
 	const bs = 32 << 10
 	for name, args := range map[string]string{
