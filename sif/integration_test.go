@@ -52,10 +52,10 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	bundle, err := embedded.FindBundle(os.Getenv("V6NODE_BUNDLE"), "../bundle")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Fatal("needs root")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -240,12 +240,12 @@ func sameMachine(t testing.TB, tree siftest.Tree) siftest.Tree {
 	for _, program := range []string{"sh", "cat", "sleep", "env", "id"} {
 		path, err := exec.LookPath(program)
 		if err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		add(t, tree, "bin/"+program, path)
 		out, err := exec.Command("ldd", path).CombinedOutput()
 		if err != nil {
-			t.Skipf("ldd %s: %s", path, out)
+			t.Fatalf("ldd %s: %s", path, out)
 		}
 		for field := range strings.FieldsSeq(string(out)) {
 			if strings.HasPrefix(field, "/") {
@@ -260,7 +260,7 @@ func add(t testing.TB, tree siftest.Tree, name, path string) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	tree[name] = string(b)
 }

@@ -15,7 +15,7 @@ import (
 func TestListsWithoutEndTakeLittleMemory(t *testing.T) {
 	l := squashfsLayer(t, siftest.Tree{"a": "b"})
 	good := siftest.OCIDocuments(t, ociImageConfig, l)
-	long := "[" + strings.Repeat("{},", maxJSON/3-100) + "{}]"
+	long := "[" + strings.Repeat("{},", maxJSON/3-1000) + "{}]"
 	text := strings.Replace(long, "{}", `""`, -1)[:maxJSON/2]
 	manifest := bytes.Replace(good.Manifest, []byte(`"layers":[`), []byte(`"layers":`+long+`,"x":[`), 1)
 	for name, d := range map[string]siftest.Documents{

@@ -313,11 +313,8 @@ type Golden struct {
 // not there.
 func Goldens(tb testing.TB) []Golden {
 	tb.Helper()
-	dir := goldenDir(tb)
+	dir := GoldenDir(tb)
 	raw, err := os.ReadFile(filepath.Join(dir, "index.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		tb.Skipf("the reference images are not there (%s)", dir)
-	}
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -344,21 +341,36 @@ func Goldens(tb testing.TB) []Golden {
 	return out
 }
 
-// goldenDir is ../shared/testdata/sif from the root of the repository.
-func goldenDir(tb testing.TB) string {
-	dir, err := os.Getwd()
-	if err != nil {
+// GoldenDir is where the reference images are: testdata/sif in the directory that
+// V6NODE_SHARED names, or in "shared" beside the checkout. It skips the test when they
+// are not there, unless V6NODE_SHARED says that they are.
+func GoldenDir(tb testing.TB) string {
+	tb.Helper()
+	shared := os.Getenv("V6NODE_SHARED")
+	named := shared != ""
+	if !named {
+		dir, err := os.Getwd()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for {
+			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+				break
+			}
+			if dir == filepath.Dir(dir) {
+				tb.Fatal("no go.mod above the test")
+			}
+			dir = filepath.Dir(dir)
+		}
+		shared = filepath.Join(filepath.Dir(dir), "shared")
+	}
+	dir := filepath.Join(shared, "testdata", "sif")
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && !named {
+		tb.Skipf("the reference images are not there (%s)", dir)
+	} else if err != nil {
 		tb.Fatal(err)
 	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(filepath.Dir(dir), "shared", "testdata", "sif")
-		}
-		if dir == filepath.Dir(dir) {
-			tb.Fatal("no go.mod above the test")
-		}
-		dir = filepath.Dir(dir)
-	}
+	return dir
 }
 
 func golden(tb testing.TB, name string) map[string]Node {
