@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/node/admission"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/ledger"
 )
@@ -22,6 +23,13 @@ func (n *Node) adopt(ctx context.Context) error {
 	records, err := n.ledger.Unfinished()
 	if err != nil {
 		return err
+	}
+	if len(records) > 0 {
+		var turns admission.Turns
+		if err := n.ledger.Turns(&turns); err != nil {
+			return err
+		}
+		n.gate.SetTurns(turns)
 	}
 	known := make(map[int64]bool, len(records))
 	for _, rec := range records {
@@ -88,7 +96,12 @@ func (n *Node) adoptRun(ctx context.Context, rec *ledger.Record, l engine.Living
 			n.restart(ctx, rec)
 			return
 		}
-		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.takeOver(own, ctx, a, rec, l) })
+		// It counts before any other run is taken into work.
+		release := n.countAgain(ctx, rec)
+		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) {
+			defer release()
+			n.takeOver(own, ctx, a, rec, l, release)
+		})
 	case ledger.Exited, ledger.Delivered:
 		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) { n.settle(own, rec) })
 	}
@@ -106,18 +119,24 @@ func (n *Node) restart(ctx context.Context, rec *ledger.Record) {
 	n.work.all()
 }
 
-// takeOver goes on with an algorithm that was started before this node was.
-func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living) {
-	n.log.InfoContext(ctx, "taking over a run that was started earlier", "run", a.id, "started", rec.StartedAt.Format(time.RFC3339))
+// countAgain counts a run that was started earlier in the budget. The function
+// that it returns gives its room back.
+func (n *Node) countAgain(ctx context.Context, rec *ledger.Record) (release func()) {
 	q := n.request(rec, n.limitsOf(rec))
 	n.countDevices(ctx, q)
 	release, err := n.gate.Restore(q)
 	if err != nil {
-		n.log.ErrorContext(ctx, "a run taken over is not counted in the budget", "run", a.id, "error", err)
-	} else {
-		defer release()
+		n.log.ErrorContext(ctx, "a run taken over is not counted in the budget", "run", rec.RunID, "error", err)
+		return func() {}
 	}
+	return release
+}
+
+// takeOver goes on with an algorithm that was started before this node was.
+func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living, release func()) {
+	n.log.InfoContext(ctx, "taking over a run that was started earlier", "run", a.id, "started", rec.StartedAt.Format(time.RFC3339))
 	out, err := n.attendAgain(ctx, a, rec, l)
+	release() // before the delivery, which may take long
 	n.conclude(own, ctx, a, out, err)
 }
 

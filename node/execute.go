@@ -47,7 +47,7 @@ func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *
 	if err != nil {
 		return nil, err
 	}
-	release, err := n.admit(ctx, rec, limit)
+	release, err := n.admit(ctx, a, rec, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 // attempt prepares and starts the algorithm once.
 func (n *Node) attempt(ctx context.Context, a *activeRun, r *server.Run, limit limits.Limits) (*ledger.Record, string, error) {
 	began := time.Now()
-	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
+	rec, err := n.ledger.Begin(a.id, func() any { return n.gate.Turns() }, func(l *ledger.Record) error {
 		l.State = ledger.Preparing
 		l.Attempt++
 		l.Limits, l.Devices = &limit, nil

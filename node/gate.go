@@ -7,6 +7,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/v6node/v6node/node/admin"
@@ -113,11 +115,13 @@ func (n *Node) countDevices(ctx context.Context, q admission.Request) {
 
 // admit waits until there is room for the run and returns what gives the room
 // back.
-func (n *Node) admit(ctx context.Context, rec *ledger.Record, l limits.Limits) (release func(), err error) {
+func (n *Node) admit(ctx context.Context, a *activeRun, rec *ledger.Record, l limits.Limits) (release func(), err error) {
 	began := time.Now()
 	q := n.request(rec, l)
 	n.countDevices(ctx, q)
-	if err := n.gate.Enqueue(q); err != nil {
+	err = n.gate.Enqueue(q)
+	a.arrived()
+	if err != nil {
 		return nil, refuse(ReasonRoom, err)
 	}
 	n.tell(admin.EventQueued, rec, "")
@@ -134,6 +138,43 @@ func (n *Node) admit(ctx context.Context, rec *ledger.Record, l limits.Limits) (
 		n.log.InfoContext(ctx, "run admitted", "run", rec.RunID, "waited", waited.Round(time.Millisecond))
 	}
 	return release, nil
+}
+
+// togetherFor bounds how long a start waits for the others that arrived with it
+// and whose limits are still being found out.
+const togetherFor = time.Second
+
+// arrivals is runs that are taken into work together: none begins before all
+// are in the queue, so that they begin in their turns.
+type arrivals struct {
+	left    atomic.Int64
+	release func()
+}
+
+// together begins arrivals, for as long as the caller names their runs.
+func (n *Node) together() *arrivals {
+	g := &arrivals{release: n.gate.Hold()}
+	g.left.Store(1)
+	return g
+}
+
+// one adds a run. The function that it returns is called when the run is in the
+// queue, or will not be; more than once does no harm.
+func (g *arrivals) one() (arrived func()) {
+	g.left.Add(1)
+	return sync.OnceFunc(g.done)
+}
+
+// all says that there are no more.
+func (g *arrivals) all() {
+	time.AfterFunc(togetherFor, g.release)
+	g.done()
+}
+
+func (g *arrivals) done() {
+	if g.left.Add(-1) == 0 {
+		g.release()
+	}
 }
 
 // tell writes an event into the journal.

@@ -117,6 +117,8 @@ type activeRun struct {
 	admittedAt, endedAt time.Time
 	use                 *ledger.Use
 	again               bool // the run begins anew
+	// arrived tells those that arrived with the run that it is in the queue.
+	arrived func()
 }
 
 // New makes a node. Run starts it, Close releases its ledger.
@@ -267,14 +269,20 @@ type driver func(own, ctx context.Context, a *activeRun)
 
 // launch drives a run in a goroutine of its own, unless one does already.
 func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
+	n.launchWith(own, rec, func() {}, drive)
+}
+
+// launchWith is launch for a run that arrives with others.
+func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(), drive driver) {
 	runCtx, cancel := context.WithCancelCause(own)
-	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel}
+	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel, arrived: arrived}
 	a.ran, a.ended = context.WithCancel(context.Background())
 	n.mu.Lock()
 	if _, ok := n.active[a.id]; ok {
 		n.mu.Unlock()
 		cancel(nil)
 		a.ended()
+		arrived()
 		return
 	}
 	n.active[a.id] = a
@@ -285,6 +293,7 @@ func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 	}
 	n.runs.Go(func() {
 		defer func() {
+			arrived()
 			a.ended()
 			n.mu.Lock()
 			delete(n.active, a.id)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -105,29 +104,37 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 		n.accept(ctx, runs)
 		return nil
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(lookups)
-	for _, id := range tasks {
-		g.Go(func() error {
-			runs, err := n.api.OpenRuns(gctx, id)
-			if err != nil {
+	// Whoever came first is to go first, whichever answer comes first.
+	slices.Sort(tasks)
+	for some := range slices.Chunk(tasks, lookups) {
+		found := make([][]*server.Run, len(some))
+		g, gctx := errgroup.WithContext(ctx)
+		for i, id := range some {
+			g.Go(func() (err error) {
+				found[len(some)-1-i], err = n.api.OpenRuns(gctx, id)
 				return err
-			}
-			n.accept(ctx, runs)
-			return nil
-		})
+			})
+		}
+		err := g.Wait()
+		n.accept(ctx, slices.Concat(found...))
+		if err != nil {
+			return err
+		}
 	}
-	return g.Wait()
+	return nil
 }
 
-// accept takes each run into work that the ledger does not know yet.
+// accept takes runs into work that nobody drives: those that the ledger does not
+// know yet, and those that it knows as not begun. The server lists the newest
+// first.
 func (n *Node) accept(ctx context.Context, runs []*server.Run) {
-	// The server lists the newest first; whoever came first is to go first.
+	var records []*ledger.Record
+	offered := make(map[int64]*server.Run, len(runs))
 	for _, r := range slices.Backward(runs) {
-		n.loops.reconcile.Beat()
-		if r.FinishedAt != nil || r.OrganizationID != n.identity.OrganizationID {
+		if r.FinishedAt != nil || r.OrganizationID != n.identity.OrganizationID || n.activeRun(r.ID) != nil {
 			continue
 		}
+		offered[r.ID] = r
 		rec := &ledger.Record{
 			RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, ParentID: r.ParentID,
 			OrganizationID: r.OrganizationID, CollaborationID: r.CollaborationID,
@@ -137,24 +144,38 @@ func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 		for _, d := range r.Databases {
 			rec.Databases = append(rec.Databases, d.Label)
 		}
-		err := n.ledger.Insert(rec)
-		if errors.Is(err, ledger.ErrExists) {
-			n.resume(ctx, r)
-			continue
-		}
+		records = append(records, rec)
+	}
+	if len(records) == 0 {
+		return
+	}
+	added, err := n.ledger.InsertNew(records)
+	together := n.together()
+	defer together.all()
+	for _, rec := range records {
+		n.loops.reconcile.Beat()
+		r := offered[rec.RunID]
+		known := !added[rec.RunID]
 		if err != nil {
-			err = fmt.Errorf("write down run %d: %w", r.ID, err)
-			n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.conclude(own, ctx, a, nil, err) })
-			continue
+			_, missing := n.ledger.Get(rec.RunID)
+			known = missing == nil
 		}
-		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
+		switch {
+		case known:
+			n.resume(ctx, r, together)
+		case err != nil:
+			err := fmt.Errorf("write down run %d: %w", r.ID, err)
+			n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.conclude(own, ctx, a, nil, err) })
+		default:
+			n.launchWith(ctx, rec, together.one(), func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
+		}
 	}
 }
 
 // resume restarts a run that the ledger knows as begun and that nobody drives:
 // one whose start was cut short by a stop of the node. The algorithm has not
 // run, else adopt would have taken it.
-func (n *Node) resume(ctx context.Context, r *server.Run) {
+func (n *Node) resume(ctx context.Context, r *server.Run, together *arrivals) {
 	rec, err := n.ledger.Get(r.ID)
 	if err != nil {
 		n.log.ErrorContext(ctx, "could not read a run's record", "run", r.ID, "error", err)
@@ -163,7 +184,7 @@ func (n *Node) resume(ctx context.Context, r *server.Run) {
 	if !rec.State.Unbegun() {
 		return
 	}
-	n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
+	n.launchWith(ctx, rec, together.one(), func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
 }
 
 // missing looks after runs that the server no longer lists as open: they were

@@ -84,6 +84,7 @@ type Controller struct {
 	foreign  *foreign
 	queue    *accounts
 	pausing  bool
+	holds    int // see Hold
 	closed   bool
 	count    Counters
 

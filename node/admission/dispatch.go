@@ -16,7 +16,7 @@ func (c *Controller) dispatch() {
 
 // startOne admits the first run in the order of turns that may start now.
 func (c *Controller) startOne() bool {
-	if c.queue.size == 0 || int64(len(c.running)) >= c.scale.limit[dimRuns] {
+	if c.holds > 0 || c.queue.size == 0 || int64(len(c.running)) >= c.scale.limit[dimRuns] {
 		return false
 	}
 	if c.pausing && !c.awaited() {

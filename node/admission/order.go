@@ -20,8 +20,9 @@ type accounts struct {
 }
 
 type account struct {
-	clock float64
-	runs  []*run // in order
+	clock   float64
+	runs    []*run // in order
+	resumed bool   // has its clock from before a restart, and did not queue since
 }
 
 type cursor struct {
@@ -37,9 +38,10 @@ func (a *accounts) insert(r *run) {
 		acc = &account{}
 		a.by[r.account] = acc
 	}
-	if len(acc.runs) == 0 {
+	if len(acc.runs) == 0 && !acc.resumed {
 		acc.clock = max(acc.clock, a.clock)
 	}
+	acc.resumed = false
 	i, _ := slices.BinarySearchFunc(acc.runs, r, (*run).before)
 	acc.runs = slices.Insert(acc.runs, i, r)
 	a.size++

@@ -30,6 +30,7 @@ var (
 	bucketRuns = []byte("runs")
 	bucketMeta = []byte("meta")
 	keySchema  = []byte("schema")
+	keyTurns   = []byte("turns")
 )
 
 // Ledger is one open ledger file. All methods are safe for concurrent use and
@@ -86,23 +87,77 @@ func (l *Ledger) Close() error { return l.db.Close() }
 
 // Insert adds a new record, or returns ErrExists and changes nothing.
 func (l *Ledger) Insert(r *Record) error {
-	value, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode run %d: %w", r.RunID, err)
+	added, err := l.InsertNew([]*Record{r})
+	if err == nil && !added[r.RunID] {
+		err = fmt.Errorf("run %d: %w", r.RunID, ErrExists)
 	}
-	return l.db.Batch(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketRuns)
-		if b.Get(key(r.RunID)) != nil {
-			return fmt.Errorf("run %d: %w", r.RunID, ErrExists)
+	return err
+}
+
+// InsertNew adds those of the records whose runs are not in the ledger yet, all
+// in one transaction or none, and returns which these are.
+func (l *Ledger) InsertNew(records []*Record) (added map[int64]bool, err error) {
+	values := make([][]byte, len(records))
+	for i, r := range records {
+		if values[i], err = json.Marshal(r); err != nil {
+			return nil, fmt.Errorf("encode run %d: %w", r.RunID, err)
 		}
-		return b.Put(key(r.RunID), value)
+	}
+	err = l.db.Batch(func(tx *bbolt.Tx) error {
+		added = make(map[int64]bool, len(records))
+		b := tx.Bucket(bucketRuns)
+		for i, r := range records {
+			if b.Get(key(r.RunID)) != nil {
+				continue
+			}
+			if err := b.Put(key(r.RunID), values[i]); err != nil {
+				return err
+			}
+			added[r.RunID] = true
+		}
+		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return added, nil
 }
 
 // Update changes a record in one transaction and returns it as stored. An
 // error from change leaves the record as it was. change may be called more
 // than once and must depend on nothing but its argument.
 func (l *Ledger) Update(runID int64, change func(*Record) error) (*Record, error) {
+	return l.update(runID, change, func(*bbolt.Tx) error { return nil })
+}
+
+// Begin is Update for a run whose turn has come. What turns returns, as JSON,
+// is written in the same transaction, in which it is called.
+func (l *Ledger) Begin(runID int64, turns func() any, change func(*Record) error) (*Record, error) {
+	return l.update(runID, change, func(tx *bbolt.Tx) error {
+		value, err := json.Marshal(turns())
+		if err != nil {
+			return fmt.Errorf("encode the turns: %w", err)
+		}
+		return tx.Bucket(bucketMeta).Put(keyTurns, value)
+	})
+}
+
+// Turns decodes what Begin wrote last into v, and leaves v as it is when
+// nothing was written yet.
+func (l *Ledger) Turns(v any) error {
+	return l.db.View(func(tx *bbolt.Tx) error {
+		value := tx.Bucket(bucketMeta).Get(keyTurns)
+		if value == nil {
+			return nil
+		}
+		if err := json.Unmarshal(value, v); err != nil {
+			return fmt.Errorf("the ledger's record of the turns is damaged: %w", err)
+		}
+		return nil
+	})
+}
+
+func (l *Ledger) update(runID int64, change func(*Record) error, more func(*bbolt.Tx) error) (*Record, error) {
 	var out *Record
 	err := l.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketRuns)
@@ -118,7 +173,7 @@ func (l *Ledger) Update(runID int64, change func(*Record) error) (*Record, error
 			return fmt.Errorf("encode run %d: %w", runID, err)
 		}
 		out = r
-		return b.Put(key(runID), value)
+		return errors.Join(b.Put(key(runID), value), more(tx))
 	})
 	if err != nil {
 		return nil, err
