@@ -35,6 +35,7 @@ type node struct {
 	org        int64
 	collab     int64
 	researcher *standin.Researcher
+	guests     []*standin.Researcher // of the organizations without a node
 	key        *e2e.PrivateKey
 
 	dial sync.Once
@@ -60,6 +61,8 @@ type nodeOptions struct {
 	Env     []string
 	// Sealed makes the collaboration an encrypted one.
 	Sealed bool
+	// Guests is how many organizations without a node send tasks to this one.
+	Guests int
 }
 
 // patients is the content of the usual database; its mean age is 40.
@@ -73,6 +76,18 @@ func (w *world) configure(t *testing.T, o nodeOptions) *node {
 	n, err := w.addNode(org, w.server.AddCollaboration("alone", o.Sealed, org), o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for range o.Guests {
+		guest := w.server.AddOrganization(fmt.Sprintf("organization %d", w.number()))
+		w.server.JoinCollaboration(guest, n.collab)
+		name := fmt.Sprintf("guest %d", guest)
+		w.server.AddUser(guest, name, "password")
+		r, err := standin.NewResearcher(within(t), w.server.URL(), name, "password", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		n.guests = append(n.guests, r)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -327,13 +342,19 @@ type kwargs = map[string]any
 // no database, unless the orders say otherwise.
 func (n *node) post(t *testing.T, method string, args kwargs, orders ...order) (task, run int64) {
 	t.Helper()
+	return n.postAs(t, n.researcher, method, args, orders...)
+}
+
+// postAs is post by a researcher of another organization.
+func (n *node) postAs(t *testing.T, who *standin.Researcher, method string, args kwargs, orders ...order) (task, run int64) {
+	t.Helper()
 	spec := standin.TaskSpec{
 		Name: t.Name(), Image: n.w.testalgo.Tag, Collaboration: n.collab, Organizations: []int64{n.org}, Method: method, Kwargs: args,
 	}
 	for _, o := range orders {
 		o(&spec)
 	}
-	task, err := n.researcher.CreateTask(within(t), spec)
+	task, err := who.CreateTask(within(t), spec)
 	if err != nil {
 		t.Fatal(err)
 	}

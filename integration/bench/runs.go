@@ -247,13 +247,18 @@ func (b *bench) footprint(ctx context.Context, w *world) error {
 }
 
 // memory is a process's resident set in MiB.
-func memory(pid int) (float64, error) {
+func memory(pid int) (float64, error) { return status(pid, "VmRSS:") }
+
+// peakMemory is the largest that its resident set has been, in MiB.
+func peakMemory(pid int) (float64, error) { return status(pid, "VmHWM:") }
+
+func status(pid int, field string) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, field); ok {
 			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kib / 1024, err
 		}

@@ -153,6 +153,18 @@ func (s *Server) AddCollaboration(name string, encrypted bool, orgs ...int64) in
 	return c.id
 }
 
+// JoinCollaboration adds an existing organization to a collaboration. It needs no
+// node there to send tasks to the others.
+func (s *Server) JoinCollaboration(org, collab int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.collabs[collab]
+	if c == nil || s.orgs[org] == nil {
+		panic(fmt.Sprintf("standin: organization %d cannot join collaboration %d", org, collab))
+	}
+	c.orgs = append(c.orgs, org)
+}
+
 // AddStudy registers a study: a subset of a collaboration's organizations.
 func (s *Server) AddStudy(name string, collab int64, orgs ...int64) int64 {
 	s.mu.Lock()
