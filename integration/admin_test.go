@@ -18,6 +18,7 @@ import (
 func adminScenarios() []scenario {
 	return []scenario{
 		{"an administrator sees a run and changes its limits", seenAndChanged},
+		{"an administrator shortens the time of a run", shortened},
 		{"an administrator kills a run", killedByHand},
 		{"a paused node begins nothing", pausedByHand},
 	}
@@ -99,6 +100,14 @@ func seenAndChanged(t *testing.T, w *world) {
 	if e := n.call(t, "noop", nil, image(ref.Tag)); e.Status != standin.StatusCompleted {
 		t.Errorf("after gc: status %s: %s", e.Status, e.Text)
 	}
+}
+
+func shortened(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{Extra: map[string]any{"limits": map[string]any{"timeout": "1h"}, "stop_grace": "200ms"}})
+	task, run := n.post(t, "ignore_term", kwargs{"seconds": 3600})
+	n.active(t, run)
+	n.command(t, "update", "--timeout", "1s", strconv.FormatInt(run, 10))
+	n.failed(t, n.finish(t, task), standin.StatusCrashed, "it had not ended after 1s (limits.timeout)")
 }
 
 func killedByHand(t *testing.T, w *world) {

@@ -76,6 +76,7 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 	if got := completed[gated](t, n.finish(t, other.task)); got.Executed != 1 || got.Proxy != 200 {
 		t.Errorf("the algorithm that ran meanwhile was disturbed: %+v", got)
 	}
+	t.Run("a run waits for a device", func(t *testing.T) { waitsForDevice(t, n) })
 	t.Run("a runtime that takes no ulimits", func(t *testing.T) { foreignUlimits(t, n) })
 	t.Run("what the machine cannot hold ends the start", func(t *testing.T) { impossible(t, n.w) })
 }
@@ -347,6 +348,25 @@ func device(t *testing.T, n limitedNode) {
 	if got := completed[devices](t, n.call(t, "probe", nil)); strings.Contains(strings.Join(got.Devices, " "), deviceInside) {
 		t.Errorf("another run has the device too: %q", got.Devices)
 	}
+}
+
+func waitsForDevice(t *testing.T, n limitedNode) {
+	first := n.hold(t, n.order("device"))
+	task, run := n.post(t, "noop", nil, n.order("device"))
+	if got := n.queued(t, 1); got[0] != run {
+		t.Errorf("run %d waits, and not run %d", got[0], run)
+	}
+	if q := n.queue(t); len(q) != 1 || !strings.Contains(q[0].Reason, "waiting for "+deviceKind+": 1 asked, 0 free of 1") {
+		t.Errorf("queue shows %+v", q)
+	}
+	// It is in nobody's way.
+	completed[any](t, n.call(t, "noop", nil))
+	if rec, _ := n.w.server.Run(run); rec.StartedAt != nil {
+		t.Errorf("it was started without the device, at %v", rec.StartedAt)
+	}
+	first.release(t)
+	completed[gated](t, n.finish(t, first.task))
+	completed[any](t, n.finish(t, task))
 }
 
 // foreignUlimits uses the first node's containerd as one that an administrator

@@ -3,11 +3,16 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/runtime"
 )
 
 // retryScenarios are about what runs again, and what does not.
@@ -15,6 +20,7 @@ func retryScenarios() []scenario {
 	return []scenario{
 		{"an algorithm whose sandbox is removed by hand ends with a reason and does not run again", removedByHand},
 		{"an algorithm that crashed runs again where the configuration says so", runsAgain},
+		{"a start that the runtime refuses is tried again", startsAgain},
 	}
 }
 
@@ -36,6 +42,39 @@ func removedByHand(t *testing.T, w *world) {
 	g := n.hold(t)
 	n.removeSandboxes(t, g.run)
 	n.failed(t, n.finish(t, g.task), standin.StatusCrashed)
+}
+
+// startsAgain takes the name of the sandbox that the run's first try makes.
+func startsAgain(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{})
+	n.command(t, "pause")
+	task, run := n.post(t, "noop", nil)
+	n.queued(t, 1)
+	rt, group := n.runtime(t), n.runtime(t).Cgroup(n.instance(t), "occupant")
+	occupant, err := rt.RunSandbox(within(t), &runtime.SandboxSpec{
+		Name: fmt.Sprintf("run-%d", run), Namespace: engine.Namespace, UID: fmt.Sprintf("%s-%d", n.instance(t), run), Attempt: 1,
+		Hostname: "occupant", LogDirectory: t.TempDir(), CgroupParent: group.Parent(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := errors.Join(rt.StopSandbox(ctx, occupant), rt.RemoveSandbox(ctx, occupant), group.Remove(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	n.command(t, "resume")
+	completed[any](t, n.finish(t, task))
+	n.onceDelivered(t, run)
+	if log := n.Log(1000); !strings.Contains(log, "a start failed, trying again") {
+		t.Errorf("the log does not tell of the try that failed:\n%s", log)
+	}
+	for _, r := range show[[]admin.Run](t, n, "ps", "-a") {
+		if r.ID == run && r.Attempt != 2 {
+			t.Errorf("it was started at try %d", r.Attempt)
+		}
+	}
 }
 
 func runsAgain(t *testing.T, w *world) {

@@ -136,6 +136,7 @@ func (n *Node) countAgain(ctx context.Context, rec *ledger.Record) (release func
 func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living, release func()) {
 	n.log.InfoContext(ctx, "taking over a run that was started earlier", "run", a.id, "started", rec.StartedAt.Format(time.RFC3339))
 	out, err := n.attendAgain(ctx, a, rec, l)
+	a.left.Store(true)
 	release() // before the delivery, which may take long
 	n.conclude(own, ctx, a, out, err)
 }

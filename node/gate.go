@@ -137,7 +137,8 @@ func (n *Node) admit(ctx context.Context, a *activeRun, rec *ledger.Record, l li
 	if waited > time.Second {
 		n.log.InfoContext(ctx, "run admitted", "run", rec.RunID, "waited", waited.Round(time.Millisecond))
 	}
-	return release, nil
+	giveBack := release // the result is about to be another
+	return func() { a.left.Store(true); giveBack() }, nil
 }
 
 // togetherFor bounds how long a start waits for the others that arrived with it

@@ -68,7 +68,11 @@ func (n *Node) assignDevices(rec *ledger.Record) (*ledger.Record, error) {
 	}
 	taken := func(cdi string) bool {
 		return slices.ContainsFunc(open, func(o *ledger.Record) bool {
-			return o.RunID != rec.RunID && o.State != ledger.Received && slices.Contains(o.Devices, cdi)
+			if o.RunID == rec.RunID || o.State == ledger.Received || o.State.Final() || !slices.Contains(o.Devices, cdi) {
+				return false
+			}
+			a := n.activeRun(o.RunID)
+			return a == nil || !a.left.Load()
 		})
 	}
 	picked, err := limits.Pick(ask, known, taken)

@@ -117,6 +117,9 @@ type activeRun struct {
 	admittedAt, endedAt time.Time
 	use                 *ledger.Use
 	again               bool // the run begins anew
+	// left is set before the run's room is given back: its devices are free then,
+	// whatever its record says yet.
+	left atomic.Bool
 	// arrived tells those that arrived with the run that it is in the queue.
 	arrived func()
 }

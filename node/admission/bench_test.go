@@ -31,11 +31,16 @@ func mixed(n int64) []Request {
 }
 
 // BenchmarkDecision measures what one end of a run costs, with the start of
-// others that follows, at 10 000 queued runs of all sizes.
+// others that follows, at so many queued runs of all sizes.
 func BenchmarkDecision(b *testing.B) {
+	for _, queue := range []int64{500, 10_000} {
+		b.Run(fmt.Sprint(queue), func(b *testing.B) { decision(b, queue) })
+	}
+}
+
+func decision(b *testing.B, queue int64) {
 	for _, kind := range []string{"mixed", "equal"} {
 		b.Run(kind, func(b *testing.B) {
-			const queue = 10_000
 			budget := Budget{Resources: Resources{Memory: 16 * gib, MilliCPUs: 8000}, Runs: 8}
 			c, _ := newController(b, budget, Options{OnEvent: func(Event) {}})
 			if kind == "equal" {
@@ -52,7 +57,7 @@ func BenchmarkDecision(b *testing.B) {
 				enqueue(b, c, q)
 			}
 			c.Resume()
-			next := int64(queue)
+			next := queue
 			began := cpuTime(b)
 			defer func() {
 				// Each turn decides twice: at the arrival and at the end.
