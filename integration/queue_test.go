@@ -176,7 +176,7 @@ func (n *node) killedAndBack(t *testing.T, want []int64) {
 }
 
 func floodOfRuns(t *testing.T, w *world) {
-	const each, slots = 20, 4
+	const each, slots = 8, 4
 	n := w.start(t, nodeOptions{Guests: 2, Extra: map[string]any{
 		"resources": map[string]any{"budget": map[string]any{"runs": slots, "memory": "1t", "pids": 1_000_000}},
 	}})
