@@ -54,6 +54,7 @@ func startsAgain(t *testing.T, w *world) {
 	occupant, err := rt.RunSandbox(within(t), &runtime.SandboxSpec{
 		Name: fmt.Sprintf("run-%d", run), Namespace: engine.Namespace, UID: fmt.Sprintf("%s-%d", n.instance(t), run), Attempt: 1,
 		Hostname: "occupant", LogDirectory: t.TempDir(), CgroupParent: group.Parent(),
+		Labels: map[string]string{"ai.vantage6.test": "occupant"}, // no kubelet's
 	})
 	if err != nil {
 		t.Fatal(err)
