@@ -69,11 +69,11 @@ unit:
 # Against real runtimes: the managed containerd, an external one, the oldest
 # that is supported, and CRI-O.
 integration-test: all runtimes
-	$(GO) test -tags integration -timeout 30m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
+	$(GO) test -tags integration -timeout 50m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
 
 # The part of it that decides which runtimes are supported.
 test-runtimes: all runtimes
-	$(GO) test -tags integration -timeout 30m -count=1 -v -run '^Test(ConformanceOf|On|SIFOn)' ./integration
+	$(GO) test -tags integration -timeout 50m -count=1 -v -run '^Test(ConformanceOf|On|SIFOn)' ./integration
 
 # In a virtual machine with systemd, the unified cgroup hierarchy and a user's
 # session (docs/testing.md); needs root, qemu and mmdebstrap.
