@@ -2,11 +2,7 @@ package cni
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -89,27 +85,7 @@ func (l Layout) dropIns() []dropIn {
 }
 
 func (d dropIn) inspect() (File, error) {
-	f := File{Path: d.path, State: Absent}
-	data, err := readBounded(d.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	}
-	if err != nil && !errors.Is(err, errNotPlain) {
-		return f, fmt.Errorf("read the drop-in file: %w", err)
-	}
-	f.State = Foreign
-	if err != nil {
-		return f, nil
-	}
-	sum := sha256.Sum256(data)
-	f.SHA256 = hex.EncodeToString(sum[:])
-	switch {
-	case bytes.Equal(data, d.content):
-		f.State = Current
-	case bytes.HasPrefix(data, []byte(DropInMark)):
-		f.State = Stale
-	}
-	return f, nil
+	return inspectFile(d.path, "drop-in file", d.content, func(data []byte) bool { return bytes.HasPrefix(data, []byte(DropInMark)) })
 }
 
 // installDropIns writes those that are not as they should be.

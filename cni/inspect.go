@@ -123,13 +123,19 @@ func (r *Report) judge() {
 }
 
 func inspectConf(path string) (File, error) {
+	return inspectFile(path, "CNI configuration", ConfList(), confIsOurs)
+}
+
+// inspectFile compares a file with what it should hold. ours tells whether other
+// content is of an older version of this program.
+func inspectFile(path, what string, current []byte, ours func([]byte) bool) (File, error) {
 	f := File{Path: path, State: Absent}
 	data, err := readBounded(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
 	}
 	if err != nil && !errors.Is(err, errNotPlain) {
-		return f, fmt.Errorf("read the CNI configuration: %w", err)
+		return f, fmt.Errorf("read the %s: %w", what, err)
 	}
 	f.State = Foreign
 	if err != nil {
@@ -138,9 +144,9 @@ func inspectConf(path string) (File, error) {
 	sum := sha256.Sum256(data)
 	f.SHA256 = hex.EncodeToString(sum[:])
 	switch {
-	case bytes.Equal(data, ConfList()):
+	case bytes.Equal(data, current):
 		f.State = Current
-	case confIsOurs(data):
+	case ours(data):
 		f.State = Stale
 	}
 	return f, nil

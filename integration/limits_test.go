@@ -72,10 +72,7 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 			})
 		}
 	})
-	other.release(t)
-	if got := completed[gated](t, n.finish(t, other.task)); got.Executed != 1 || got.Proxy != 200 {
-		t.Errorf("the algorithm that ran meanwhile was disturbed: %+v", got)
-	}
+	other.undisturbed(t)
 	t.Run("a run waits for a device", func(t *testing.T) { waitsForDevice(t, n) })
 	t.Run("a runtime that takes no ulimits", func(t *testing.T) { foreignUlimits(t, n) })
 	t.Run("what the machine cannot hold ends the start", func(t *testing.T) { impossible(t, n.w) })
@@ -96,10 +93,7 @@ func TestLimitsHoldWithoutRoot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { run(t, n) })
 	}
-	other.release(t)
-	if got := completed[gated](t, n.finish(t, other.task)); got.Executed != 1 || got.Proxy != 200 {
-		t.Errorf("the algorithm that ran meanwhile was disturbed: %+v", got)
-	}
+	other.undisturbed(t)
 }
 
 // startLimited starts a node with the rules, and an algorithm that runs on while

@@ -485,6 +485,15 @@ func (g *gate) release(t *testing.T) {
 	}
 }
 
+// undisturbed lets the algorithm end and checks that it ran as if nothing else had.
+func (g *gate) undisturbed(t *testing.T) {
+	t.Helper()
+	g.release(t)
+	if got := completed[gated](t, g.n.finish(t, g.task)); got.Executed != 1 || got.Proxy != 200 {
+		t.Errorf("the algorithm that ran meanwhile was disturbed: %+v", got)
+	}
+}
+
 // scratch is the host's path of the job's /mnt/tmp.
 func (g *gate) scratch(t *testing.T) string {
 	t.Helper()

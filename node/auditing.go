@@ -98,22 +98,23 @@ func (n *Node) auditDelivery(ctx context.Context, rec *ledger.Record) {
 // Steered records an administrator's command. The command holds all the same:
 // a run must be killed also when the disk is full.
 func (n *Node) Steered(ctx context.Context, peer admin.Peer, command string, what []any, err error) {
-	e := audit.Entry{Event: audit.Steered, Actor: actor(peer.UID), Reason: command}
+	run := &ledger.Record{}
+	reason := command
 	for i := 0; i+1 < len(what); i += 2 {
 		if id, ok := what[i+1].(int64); ok && what[i] == "run" {
-			e.Run = id
+			run.RunID = id
 			continue
 		}
-		e.Reason += fmt.Sprintf(" %v=%v", what[i], what[i+1])
+		reason += fmt.Sprintf(" %v=%v", what[i], what[i+1])
 	}
 	if err != nil {
-		e.Reason += ": refused: " + err.Error()
+		reason += ": refused: " + err.Error()
 	}
-	if rec, err := n.ledger.Get(e.Run); err == nil {
-		run := entryOf(audit.Steered, rec)
-		run.Actor, run.Reason = e.Actor, e.Reason
-		e = run
+	if rec, err := n.ledger.Get(run.RunID); err == nil {
+		run = rec
 	}
+	e := entryOf(audit.Steered, run)
+	e.Actor, e.Reason = actor(peer.UID), reason
 	if err := n.audit.Append(e); err != nil {
 		n.log.ErrorContext(ctx, "an administrator's command could not be put on record", "command", command, "error", err)
 	}

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/integration/lab"
+	"github.com/v6node/v6node/integration/standin"
 )
 
 // Row is one figure.
@@ -91,6 +93,23 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	return os.WriteFile(*out, append(text, '\n'), 0o644)
+}
+
+// open makes a world of a measurement's own, and the containerd that its nodes
+// share.
+func (b *bench) open(ctx context.Context, name string) (l *lab.Lab, endpoint string, end func() error, err error) {
+	d, err := lab.Containerd(ctx, filepath.Join(b.dir, name), b.programs.Bundle, b.plugin)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	dir := filepath.Join(b.dir, name+"-lab")
+	if err = os.MkdirAll(dir, 0o700); err == nil {
+		l, err = lab.New(ctx, dir, b.programs, standin.Options{})
+	}
+	if err != nil {
+		return nil, "", nil, errors.Join(err, lab.EndContainerd(d))
+	}
+	return l, d.Endpoint(), func() error { return errors.Join(l.Close(), lab.EndContainerd(d)) }, nil
 }
 
 func (b *bench) add(group, name string, value float64, unit, note string) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -27,21 +26,12 @@ const (
 // queue measures (g): many more open runs than slots, of several organizations.
 // It fails when they do not take turns.
 func (b *bench) queue(ctx context.Context) (err error) {
-	d, err := b.containerd(ctx, "queue")
+	l, endpoint, end, err := b.open(ctx, "queue")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, endContainerd(d)) }()
-	dir := filepath.Join(b.dir, "queue-lab")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	l, err := lab.New(ctx, dir, b.programs, standin.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	w := &world{lab: l, cri: d.Endpoint(), org: l.Server.AddOrganization("the node's")}
+	defer func() { err = errors.Join(err, end()) }()
+	w := &world{lab: l, cri: endpoint, org: l.Server.AddOrganization("the node's")}
 	w.collab = l.Server.AddCollaboration("queue", false, w.org)
 	if w.image, err = l.Push("bench/testalgo", b.programs.Algorithm("testalgo")); err != nil {
 		return err
@@ -56,7 +46,7 @@ func (b *bench) queue(ctx context.Context) (err error) {
 		}
 		defer senders[i].Close()
 	}
-	w.node, err = l.StartNode(ctx, lab.NodeSpec{Name: "queue", APIKey: l.Server.AddNode(w.org, w.collab), Endpoint: d.Endpoint(),
+	w.node, err = l.StartNode(ctx, lab.NodeSpec{Name: "queue", APIKey: l.Server.AddNode(w.org, w.collab), Endpoint: endpoint,
 		Extra: map[string]any{"resources": map[string]any{"budget": map[string]any{"runs": queueSlots, "memory": "1t", "pids": 1_000_000}}},
 	})
 	if err != nil {

@@ -19,20 +19,11 @@ import (
 // rounds measures (d): rounds of partial on three nodes, driven by one central
 // algorithm, in an encrypted collaboration.
 func (b *bench) rounds(ctx context.Context) (err error) {
-	d, err := b.containerd(ctx, "rounds")
+	l, endpoint, end, err := b.open(ctx, "rounds")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, endContainerd(d)) }()
-	dir := filepath.Join(b.dir, "rounds-lab")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	l, err := lab.New(ctx, dir, b.programs, standin.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	const nodes = 3
 	keys, orgs := make([]*e2e.PrivateKey, nodes), make([]int64, nodes)
 	for i := range nodes {
@@ -46,7 +37,7 @@ func (b *bench) rounds(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	csv := filepath.Join(dir, "data.csv")
+	csv := filepath.Join(l.Dir, "data.csv")
 	if err := os.WriteFile(csv, []byte("age\n40\n50\n60\n"), 0o600); err != nil {
 		return err
 	}
@@ -65,7 +56,7 @@ func (b *bench) rounds(ctx context.Context) (err error) {
 		g.Go(func() (err error) {
 			running[i], err = l.StartNode(ctx, lab.NodeSpec{
 				Name: fmt.Sprintf("node-%d", i), APIKey: l.Server.AddNode(orgs[i], collab), Key: keys[i],
-				Databases: map[string]string{"default": csv}, Endpoint: d.Endpoint(),
+				Databases: map[string]string{"default": csv}, Endpoint: endpoint,
 			})
 			return err
 		})

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,11 +16,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/integration/lab"
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/internal/imagekit"
-	"github.com/v6node/v6node/runtime/embedded"
 )
 
 // world is what one measurement works in.
@@ -35,35 +32,13 @@ type world struct {
 	cri    string
 }
 
-// containerd starts the containerd that a measurement's nodes share.
-func (b *bench) containerd(ctx context.Context, name string) (*embedded.Containerd, error) {
-	bundle, err := embedded.FindBundle(b.programs.Bundle)
-	if err != nil {
-		return nil, err
-	}
-	return embedded.Start(ctx, embedded.Config{
-		Root: filepath.Join(b.dir, name, "root"), State: filepath.Join(b.dir, name, "run"), Bundle: bundle,
-		PluginBinary: b.plugin, CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName, Log: slog.New(slog.DiscardHandler),
-	})
-}
-
-func endContainerd(d *embedded.Containerd) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	stopped, err := d.Stop(ctx)
-	if err == nil && !stopped {
-		err = errors.New("sandboxes are left")
-	}
-	return err
-}
-
 // runs measures (a), (b), (c) and (e) with one node.
 func (b *bench) runs(ctx context.Context) (err error) {
-	d, err := b.containerd(ctx, "runs")
+	d, err := lab.Containerd(ctx, filepath.Join(b.dir, "runs"), b.programs.Bundle, b.plugin)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, endContainerd(d)) }()
+	defer func() { err = errors.Join(err, lab.EndContainerd(d)) }()
 	w, err := b.oneNode(ctx, d.Endpoint())
 	if err != nil {
 		return err

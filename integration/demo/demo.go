@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -20,12 +19,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/integration/lab"
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/proxy/e2e"
-	"github.com/v6node/v6node/runtime/embedded"
 )
 
 // Options of a demonstration.
@@ -166,15 +163,7 @@ func (d *demo) world(ctx context.Context) (err error) {
 
 // runtime starts the managed containerd that the three nodes share.
 func (d *demo) runtime(ctx context.Context) error {
-	bundle, err := embedded.FindBundle(d.Programs.Bundle)
-	if err != nil {
-		return err
-	}
-	managed, err := embedded.Start(ctx, embedded.Config{
-		Root: filepath.Join(d.Dir, "containerd"), State: filepath.Join(d.Dir, "run"),
-		Bundle: bundle, PluginBinary: d.PluginBinary, CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName,
-		Log: slog.New(slog.DiscardHandler),
-	})
+	managed, err := lab.Containerd(ctx, d.Dir, d.Programs.Bundle, d.PluginBinary)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func Open(dir string, o Options) (_ *Log, damage, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.close())
+			err = errors.Join(err, l.Close())
 		}
 	}()
 	if err := unix.Flock(int(l.head.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -262,9 +262,7 @@ func (l *Log) begin() error {
 }
 
 // Close releases the log. No Append may be under way.
-func (l *Log) Close() error { return l.close() }
-
-func (l *Log) close() error {
+func (l *Log) Close() error {
 	var errs []error
 	for _, f := range append(l.retired, l.file, l.head) {
 		if f != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/integration/lab"
 	"github.com/v6node/v6node/runtime"
 )
 
@@ -22,11 +23,11 @@ const imported = "docker.io/bench/script:latest"
 // copied that need not be.
 func (b *bench) script(ctx context.Context, f *fixture) (err error) {
 	dir := filepath.Join(b.dir, "e")
-	d, err := b.containerd(ctx, dir)
+	d, err := lab.Containerd(ctx, dir, b.bundle, b.plugin)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, endContainerd(d), os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, lab.EndContainerd(d), os.RemoveAll(dir)) }()
 	c, err := runtime.Dial(ctx, d.Endpoint(), runtime.Options{})
 	if err != nil {
 		return err

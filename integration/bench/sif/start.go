@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/integration/lab"
 	"github.com/v6node/v6node/runtime"
-	"github.com/v6node/v6node/runtime/embedded"
 	"github.com/v6node/v6node/sif"
 )
 
@@ -40,37 +38,15 @@ type started struct {
 	Second, Ordinary                    []float64
 }
 
-// containerd starts a containerd with nothing in it.
-func (b *bench) containerd(ctx context.Context, dir string) (*embedded.Containerd, error) {
-	bundle, err := embedded.FindBundle(b.bundle)
-	if err != nil {
-		return nil, err
-	}
-	return embedded.Start(ctx, embedded.Config{
-		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "run"), Bundle: bundle,
-		PluginBinary: b.plugin, CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName, Log: slog.New(slog.DiscardHandler),
-	})
-}
-
-func endContainerd(d *embedded.Containerd) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	ended, err := d.Stop(ctx)
-	if err == nil && !ended {
-		err = errors.New("sandboxes are left")
-	}
-	return err
-}
-
 // start measures (d): resolving, reading, converting, pulling and starting, in a process
 // that holds what a node holds of it.
 func (b *bench) start(ctx context.Context, f *fixture) (err error) {
 	dir := filepath.Join(b.dir, "d")
-	d, err := b.containerd(ctx, dir)
+	d, err := lab.Containerd(ctx, dir, b.bundle, b.plugin)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, endContainerd(d), os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, lab.EndContainerd(d), os.RemoveAll(dir)) }()
 	j := job{Endpoint: d.Endpoint(), Directory: filepath.Dir(f.sif), Cache: filepath.Join(dir, "cache"), Name: filepath.Base(f.sif), Logs: filepath.Join(dir, "logs")}
 	text, err := json.Marshal(j)
 	if err != nil {
