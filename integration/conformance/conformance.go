@@ -374,6 +374,7 @@ func (b *bench) finish(ctx context.Context, o order) (string, *run, error) {
 	if err != nil {
 		return "", nil, err
 	}
+	runtime.SettleLog(ctx, a.log)
 	out, err := a.output("stdout")
 	if err == nil && st.ExitCode != 0 {
 		errs, _ := a.output("stderr") // as far as there is one

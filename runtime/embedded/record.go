@@ -9,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // record says which containerd process was started last for a state directory,
@@ -63,6 +65,9 @@ func bootID() (string, error) {
 // startTime reads when a process was started. A zombie is no process.
 func startTime(pid int) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0, errNotRunning // it may also end between open and read
+	}
 	if err != nil {
 		return 0, err
 	}
