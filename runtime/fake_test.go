@@ -51,6 +51,7 @@ type fakeContainer struct {
 	req   *cri.CreateContainerRequest
 	state cri.ContainerState
 	code  int32
+	pid   int // told where it is asked for
 
 	started, finished int64
 }
@@ -320,7 +321,11 @@ func (f *fakeCRI) ContainerStatus(_ context.Context, r *cri.ContainerStatusReque
 	if !ok {
 		return nil, status.Error(codes.NotFound, "no such container")
 	}
-	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{
+	var info map[string]string
+	if r.Verbose {
+		info = map[string]string{"info": fmt.Sprintf(`{"pid": %d}`, c.pid)}
+	}
+	return &cri.ContainerStatusResponse{Info: info, Status: &cri.ContainerStatus{
 		Id: r.ContainerId, Metadata: c.req.Config.Metadata, State: c.state, ExitCode: c.code, Labels: c.req.Config.Labels, CreatedAt: 1,
 		StartedAt: c.started, FinishedAt: c.finished,
 	}}, nil

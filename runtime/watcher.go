@@ -17,6 +17,10 @@ type WatchOptions struct {
 	// runtime sends no events (default 1 s), and ever more rarely up to
 	// RelistMax (default 10 s) as long as it does.
 	RelistMin, RelistMax time.Duration
+	// While a container is waited for, its process is looked at every Look
+	// (default 5 s): a runtime that has lost a container may say for ever that
+	// it runs.
+	Look time.Duration
 	// Busy, if set, is told when the listing begins and when it has ended, so
 	// that one that never ends can be seen. It must return at once.
 	Busy func(bool)
@@ -54,6 +58,9 @@ func NewWatcher(c *Client, labels map[string]string, o WatchOptions) *Watcher {
 		o.RelistMax = 10 * time.Second
 	}
 	o.RelistMax = max(o.RelistMin, o.RelistMax)
+	if o.Look <= 0 {
+		o.Look = 5 * time.Second
+	}
 	if o.Busy == nil {
 		o.Busy = func(bool) {}
 	}
@@ -90,7 +97,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 }
 
 // Wait returns the container when it has ended: State is StateExited, or
-// StateUnknown when the runtime has lost it. It fails with ErrNotFound when the
+// StateUnknown when the runtime has lost it, whose exit code is 255 where nobody
+// knows it. It fails with ErrNotFound when the
 // container does not exist (any more), with ErrClosed when Run has ended, and
 // with ctx's error. A runtime that is away, however long, is waited for. Run
 // need not have begun, but must sooner or later.
@@ -121,11 +129,25 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 		}
 	}()
 
+	look := time.NewTicker(w.o.Look)
+	defer look.Stop()
+	process := newLookout()
+	defer process.close()
+	lost := false
 	// The waiter is registered before the state is read, so no end is missed.
 	for {
 		st, err := w.c.containerStatus(ctx, containerID, false)
 		switch {
-		case err == nil && (st.State == StateExited || st.State == StateUnknown):
+		case err == nil && lost && st.State == StateRunning:
+			w.c.log.Warn("the runtime says of a container that it runs, but its process has ended", "container", short(containerID))
+			st.State, st.Reason = StateUnknown, "its process has ended and the runtime has not noticed"
+			fallthrough
+		case err == nil && st.State == StateUnknown:
+			if st.ExitCode == 0 {
+				st.ExitCode = lostExit
+			}
+			return st, nil
+		case err == nil && st.State == StateExited:
 			return st, nil
 		case errors.Is(err, ErrNotFound):
 			return nil, err
@@ -134,14 +156,33 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 		case err != nil:
 			w.c.log.Warn("the state of a container could not be read, trying again", "container", short(containerID), "error", err)
 		}
-		select {
-		case <-x.wake:
-		case <-x.end:
-			return nil, closed
-		case <-ctx.Done():
-			return nil, &Error{Op: op, Cause: ctx.Err()}
+		for again := false; !again; {
+			select {
+			case <-x.wake:
+				again = true
+			case <-look.C:
+				lost = process.lost(func() int { return w.processOf(ctx, containerID) })
+				again = lost
+			case <-x.end:
+				return nil, closed
+			case <-ctx.Done():
+				return nil, &Error{Op: op, Cause: ctx.Err()}
+			}
 		}
 	}
+}
+
+// processOf is the number of a running container's process, or 0 where that is
+// not known here.
+func (w *Watcher) processOf(ctx context.Context, containerID string) int {
+	st, err := w.c.containerStatus(ctx, containerID, true)
+	if err != nil || st.State != StateRunning {
+		return 0
+	}
+	if same, err := samePIDs(ctx, w.c.path); err != nil || !same {
+		return 0
+	}
+	return st.PID
 }
 
 // listen reads the runtime's events, for ever. It tells on live when the stream

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -185,6 +186,35 @@ func TestALostContainerEndsTheWait(t *testing.T) {
 	f.containers[id].state = cri.ContainerState_CONTAINER_UNKNOWN
 	f.mu.Unlock()
 	if r := <-out; r.err != nil || r.c.State != StateUnknown {
+		t.Fatalf("got %+v, %v", r.c, r.err)
+	}
+}
+
+func TestAContainerWhoseProcessHasEndedUnnoticedEndsTheWait(t *testing.T) {
+	process := exec.Command("sleep", "infinity")
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f := newFake(t)
+	f.start(t)
+	c := dialFake(t, f)
+	_, id := startOne(t, c, testSandbox())
+	f.mu.Lock()
+	f.containers[id].pid = process.Process.Pid
+	f.mu.Unlock()
+	o := neverRelist
+	o.Look = time.Millisecond
+	w, _ := watch(t, c, o)
+	out := wait(t.Context(), w, id)
+	f.await(t, "ContainerStatus", 2) // at the beginning, and for the process
+	select {
+	case r := <-out:
+		t.Fatalf("while the process lives: %+v, %v", r.c, r.err)
+	default:
+	}
+	_ = process.Process.Kill()
+	_ = process.Wait() // it was killed
+	if r := <-out; r.err != nil || r.c.State != StateUnknown || r.c.ExitCode != 255 {
 		t.Fatalf("got %+v, %v", r.c, r.err)
 	}
 }
