@@ -1,0 +1,102 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lostLooks is how often in a row a container's process must be found dead while
+// the runtime says that it runs: the runtime may be about to tell.
+const lostLooks = 2
+
+// lostExit is the exit code of a container whose own one nobody knows, as
+// containerd has it.
+const lostExit = 255
+
+// lookout watches the process of one container beside its runtime. Runtimes
+// learn of an end from a monitor (CRI-O's conmon, containerd's shim); CRI-O
+// calls a container running for ever when its monitor was killed, which the
+// kernel does when a run's memory is short and the monitor is not protected.
+type lookout struct {
+	fd   int // a pidfd, or -1
+	dead int // looks in a row that found no process
+}
+
+func newLookout() *lookout { return &lookout{fd: -1} }
+
+// lost tells whether the container's process has ended without the runtime
+// noticing. pid asks the runtime for the process; 0 is none that is known.
+func (l *lookout) lost(pid func() int) bool {
+	if l.fd < 0 {
+		id := pid()
+		if id <= 0 {
+			l.dead = 0
+			return false
+		}
+		fd, err := unix.PidfdOpen(id, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			l.dead = 0
+			return false
+		}
+		if err == nil {
+			l.fd = fd
+		}
+	}
+	if l.fd >= 0 && !pidfdEnded(l.fd) {
+		l.dead = 0
+		return false
+	}
+	l.dead++
+	return l.dead >= lostLooks
+}
+
+func (l *lookout) close() {
+	if l.fd >= 0 {
+		_ = unix.Close(l.fd) // nothing is written to it
+	}
+}
+
+// pidfdEnded: a pidfd is readable when its process has ended (pidfd_open(2)).
+func pidfdEnded(fd int) bool {
+	set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(set, 0)
+	return err == nil && n == 1 && set[0].Revents&unix.POLLIN != 0
+}
+
+// samePIDs tells whether the runtime's process numbers are those of this
+// process: whether whoever listens on the socket is in the same PID namespace.
+func samePIDs(ctx context.Context, socket string) (bool, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var peer *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		peer, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return false, err
+	}
+	if credErr != nil {
+		return false, credErr
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", peer.Pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // 0 or unknown here: another namespace
+	}
+	if err != nil {
+		return false, err
+	}
+	ours, err := os.Readlink("/proc/self/ns/pid")
+	return theirs == ours, err
+}
