@@ -14,7 +14,7 @@ DEBS ?= $(CURDIR)/.cache/debian
 # How long each fuzz target is run.
 FUZZTIME ?= 1m
 
-.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit integration-test test-runtimes test-vm fuzz bench bench-sif stress lint clean
+.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit failpoints integration-test test-runtimes test-vm fuzz bench bench-sif stress lint clean
 
 all: build bundle algorithms
 
@@ -66,9 +66,13 @@ test: lint unit integration-test
 unit:
 	$(GO) test -race ./...
 
+# v6node with places at which a test can kill it (internal/failpoint).
+failpoints:
+	$(GOBUILD) -tags failpoints -o bin/failpoints/ ./cmd/v6node ./cmd/v6node-cni
+
 # Against real runtimes: the managed containerd, an external one, the oldest
 # that is supported, and CRI-O.
-integration-test: all runtimes
+integration-test: all runtimes failpoints
 	$(GO) test -tags integration -timeout 50m -count=1 -p 1 -v ./integration/... ./runtime/... ./sif
 
 # The part of it that decides which runtimes are supported.
@@ -107,7 +111,7 @@ stress: all
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags integration ./...
+	$(GO) vet -tags integration,failpoints ./...
 
 clean:
 	rm -rf bin bundle

@@ -153,10 +153,17 @@ func stopWhileDelivering(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	completed[gated](t, n.finish(t, g.task))
-	if _, err := os.Stat(n.runDir(g.run)); !os.IsNotExist(err) {
+	n.leftNothing(t, g.run)
+}
+
+// leftNothing checks that nothing is left of a run, and no other run lives, of a
+// node that has ended.
+func (n *node) leftNothing(t *testing.T, run int64) {
+	t.Helper()
+	if _, err := os.Stat(n.runDir(run)); !os.IsNotExist(err) {
 		t.Errorf("the run's files are left (%v)", err)
 	}
-	if w.external == nil {
+	if n.w.external == nil {
 		// It ends only when nothing lives in it.
 		if _, err := os.Stat(strings.TrimPrefix(n.endpoint(t), "unix://")); !os.IsNotExist(err) {
 			t.Errorf("the node's own containerd is left (%v)", err)

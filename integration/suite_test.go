@@ -17,6 +17,7 @@ func TestOnExternalContainerd(t *testing.T) {
 func suite() []scenario {
 	return slices.Concat(
 		restartScenarios(),
+		stopScenarios(),
 		killScenarios(),
 		retryScenarios(),
 		sandboxScenarios(),

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/internal/failpoint"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/ledger"
 )
@@ -48,18 +49,24 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 	if err := n.engine.Remove(ctx, rec.RunID); err != nil {
 		return err
 	}
+	failpoint.Reached(failpoint.SandboxRemoved)
 	if err := n.files.Open(rec.RunID).Remove(); err != nil {
 		return err
 	}
+	failpoint.Reached(failpoint.FilesRemoved)
 	n.tell(admin.EventRemoved, rec, "")
+	if _, err := n.releaseJob(rec.JobID, rec.RunID, rec.ParentID == 0); err != nil {
+		return err
+	}
+	// Last, for what the record does not ask for any more nobody looks after.
 	if _, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
 		r.State = ledger.Done
 		return nil
 	}); err != nil && !errors.Is(err, ledger.ErrNotFound) { // it could never be written
 		return fmt.Errorf("close the record of run %d: %w", rec.RunID, err)
 	}
-	_, err := n.releaseJob(rec.JobID, rec.RunID, rec.ParentID == 0)
-	return err
+	failpoint.Reached(failpoint.Closed)
+	return nil
 }
 
 // releaseJob takes a job's scratch away unless another run of the job is in

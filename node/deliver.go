@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/internal/failpoint"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/server"
@@ -71,6 +72,7 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 			}
 			continue
 		}
+		failpoint.Reached(failpoint.Acknowledged)
 		n.emitStatus(rec.RunID, server.Status(rec.Status))
 		n.tell(admin.EventDelivered, rec, rec.Status)
 		_, err = n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
@@ -80,6 +82,7 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 		if err != nil {
 			log.ErrorContext(ctx, "the delivery could not be written down; it is repeated after a restart, which is harmless", "error", err)
 		}
+		failpoint.Reached(failpoint.Delivered)
 		return nil
 	}
 }

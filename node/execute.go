@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/internal/failpoint"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/config"
@@ -97,6 +98,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 			n.interrupt(rec)
 		}
 		if err == nil {
+			failpoint.Reached(failpoint.Decided)
 			n.tell(admin.EventExited, rec, string(out.reason))
 			n.settle(own, rec)
 			return
@@ -123,8 +125,12 @@ func (n *Node) unbegun(a *activeRun) bool {
 // settle delivers a decided run and removes what is left of it.
 func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 	if rec.State == ledger.Exited {
-		if n.auditEnd(ctx, rec) != nil || n.deliver(ctx, rec) != nil {
+		if n.auditEnd(ctx, rec) != nil {
 			return // ctx has ended; the next start goes on
+		}
+		failpoint.Reached(failpoint.AuditedEnd)
+		if n.deliver(ctx, rec) != nil {
+			return // as above
 		}
 		n.auditDelivery(ctx, rec)
 		if now, err := n.ledger.Get(rec.RunID); err == nil {
@@ -150,6 +156,7 @@ func (n *Node) attempt(ctx context.Context, a *activeRun, r *server.Run, limit l
 	if err != nil {
 		return nil, "", fmt.Errorf("write down that the run begins: %w", err)
 	}
+	failpoint.Reached(failpoint.Begun)
 	if rec, err = n.assignDevices(rec); err != nil {
 		return nil, "", err
 	}
@@ -186,21 +193,28 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Reached(failpoint.Files)
 	spec := n.engineSpec(rec, ws)
 	p := prepared{spec: spec, function: functionOf(input)}
 	var token string
 	var resolved image.Resolved
 	var img *image.Provided
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(n.safe(ctx, func() (err error) { token, err = n.register(gctx, r); return err }))
+	g.Go(n.safe(ctx, func() (err error) {
+		token, err = n.register(gctx, r)
+		failpoint.Reached(failpoint.Registered)
+		return err
+	}))
 	g.Go(n.safe(ctx, func() (err error) {
 		began := time.Now()
 		resolved, img, err = n.ensureImage(gctx, a, r)
 		p.imageTook = time.Since(began)
+		failpoint.Reached(failpoint.Image)
 		return err
 	}))
 	g.Go(n.safe(ctx, func() (err error) {
 		p.sandbox, err = n.engine.Open(gctx, spec)
+		failpoint.Reached(failpoint.Sandbox)
 		return asHitch(gctx, err)
 	}))
 	if err := g.Wait(); err != nil {
@@ -220,9 +234,14 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	p.pinned = resolved.Pinned
 	spec.Image, spec.ImageName, spec.ImageFile = img.Name, resolved.Pinned, resolved.File
 	g, gctx = errgroup.WithContext(ctx)
-	g.Go(n.safe(ctx, func() error { return n.openGateway(gctx, rec, p.sandbox, token) }))
+	g.Go(n.safe(ctx, func() error {
+		err := n.openGateway(gctx, rec, p.sandbox, token)
+		failpoint.Reached(failpoint.Gateway)
+		return err
+	}))
 	g.Go(n.safe(ctx, func() (err error) {
 		p.container, err = n.engine.Create(gctx, spec, p.sandbox)
+		failpoint.Reached(failpoint.Created)
 		return asHitch(gctx, err)
 	}))
 	if err := g.Wait(); err != nil {
@@ -249,9 +268,11 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	if err != nil {
 		return fmt.Errorf("write down that the algorithm starts: %w", err)
 	}
+	failpoint.Reached(failpoint.Starting)
 	if err := n.audit.Append(entryOf(audit.Started, rec)); err != nil {
 		return err
 	}
+	failpoint.Reached(failpoint.AuditedStart)
 	if ctx.Err() != nil {
 		return ctx.Err() // a kill that came in time
 	}
@@ -264,9 +285,11 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 		}
 		return asStart(ctx, err)
 	}
+	failpoint.Reached(failpoint.Started)
 	if err := n.verify(whole, p.spec, p.container); err != nil {
 		return errors.Join(err, n.engine.Stop(whole, p.container, 0))
 	}
+	failpoint.Reached(failpoint.Verified)
 	return nil
 }
 
@@ -297,6 +320,7 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	side.Go(n.watch(ctx, exceeded, func() error { return n.guard(alive, rec) }))
 	side.Go(n.watch(ctx, exceeded, func() error { return n.keepLog(alive, rec, container) }))
 	exit, err := n.engine.Wait(within, a.id, container)
+	failpoint.Reached(failpoint.Ended)
 	var over *overrun
 	if err != nil && (killed(ctx) || errors.As(context.Cause(within), &over)) {
 		err = n.stop(ctx, a.id, container, err)
@@ -361,6 +385,7 @@ func (n *Node) tellActive(ctx context.Context, a *activeRun) {
 	if err != nil && ctx.Err() == nil && !errors.Is(err, server.ErrAlreadyFinished) {
 		n.log.WarnContext(ctx, "the server was not told that a run is active", "run", a.id, "error", err)
 	}
+	failpoint.Reached(failpoint.Active)
 	n.emitStatus(a.id, server.StatusActive)
 }
 

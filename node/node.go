@@ -42,6 +42,8 @@ type Options struct {
 	Resolver image.Source
 	// Version is that of this program, for the audit log.
 	Version string
+	// Stop is what becomes of living runs when Run is asked to stop.
+	Stop StopMode
 	// Caches keep what can be made again; they may be none.
 	Caches []Cache
 	// Health learns of the node's loops and conditions.
@@ -88,6 +90,8 @@ type Node struct {
 	instance string
 	stateDir string
 	version  string
+	stopMode StopMode
+	winding  atomic.Int64 // runs that a node that was asked to stop waits for
 
 	// set by Run before anything else uses them
 	identity *server.Identity
@@ -160,7 +164,7 @@ func New(o Options) (*Node, error) {
 		gate: gate, journal: admin.NewJournal(admin.JournalSize), instance: o.State.Instance, stateDir: o.State.Dir,
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
-		policy: p, ledger: l, audit: record, version: o.Version,
+		policy: p, ledger: l, audit: record, version: o.Version, stopMode: o.Stop,
 		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
 		spool:  spool,
 		hub:    newTaskHub(),
@@ -181,8 +185,9 @@ func (n *Node) Close() error {
 }
 
 // Run connects to the server and works until ctx ends or a permanent error
-// makes work impossible. Sandboxes that live when it returns go on living and
-// are taken over by the next Run.
+// makes work impossible. What becomes of living runs then Options.Stop says.
+// Sandboxes that live when it returns go on living and are taken over by the
+// next Run.
 func (n *Node) Run(ctx context.Context) (err error) {
 	if err := n.auditNode(ctx, audit.NodeStarted); err != nil {
 		return err
@@ -191,7 +196,18 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if err := n.connect(ctx); err != nil {
 		return err
 	}
-	g, gctx := errgroup.WithContext(ctx)
+	work, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, gctx := errgroup.WithContext(work)
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			n.windDown(gctx)
+			end()
+		case <-gctx.Done():
+		}
+		return nil
+	})
 	g.Go(n.loop(gctx, "watching the runtime", n.engine.Run))
 	g.Go(func() error {
 		// The node is online when its living runs have their proxies back and

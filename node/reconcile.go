@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/internal/failpoint"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/server"
 )
@@ -150,6 +151,7 @@ func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 		return
 	}
 	added, err := n.ledger.InsertNew(records)
+	failpoint.Reached(failpoint.Received)
 	together := n.together()
 	defer together.all()
 	for _, rec := range records {

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/internal/userns"
+	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/boot"
 	"github.com/v6node/v6node/node/config"
 )
@@ -21,6 +22,8 @@ that it offers in a sandbox beside the node's databases, until SIGINT or SIGTERM
 
 Without --cri-endpoint the node starts and supervises a containerd of its own.
 Algorithms that run when the node stops go on, and its next start takes them over.
+With --drain it stops when they have ended, with --stop-runs it stops them; a second
+signal ends the program at once. Runs in the queue wait for the next start.
 
 Examples:
    v6node run --config /etc/v6node/node.yaml
@@ -34,6 +37,8 @@ Examples:
 			&cli.StringFlag{Name: "runtime-handler", Usage: "run algorithms with this `HANDLER` of the runtime; overrides runtime.handler"},
 			&cli.PathFlag{Name: "state-dir", Usage: "keep ledger, runs and images in `DIR`; overrides state_dir"},
 			&cli.PathFlag{Name: "bundle-dir", Usage: "find the managed containerd's programs in `DIR`", EnvVars: []string{"V6NODE_BUNDLE"}},
+			&cli.BoolFlag{Name: "drain", Usage: "when asked to stop, begin nothing more and wait until all runs are over"},
+			&cli.BoolFlag{Name: "stop-runs", Usage: "when asked to stop, stop all runs and tell the server"},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn or error; overrides logging.level"},
 			&cli.StringFlag{Name: "log-format", Usage: "write the log as `FORMAT`: text or json"},
 		}, limitFlags()...),
@@ -53,6 +58,15 @@ func runNode(c *cli.Context) error {
 	if err := override(cfg, c); err != nil {
 		return err
 	}
+	stop := node.StopLeave
+	switch {
+	case c.Bool("drain") && c.Bool("stop-runs"):
+		return cli.Exit("v6node: --drain waits for runs and --stop-runs stops them: use one of the two", exitUsage)
+	case c.Bool("drain"):
+		stop = node.StopDrain
+	case c.Bool("stop-runs"):
+		stop = node.StopKill
+	}
 	boot.Restore(cfg, pass)
 	log := newLogger(cfg)
 	plugin, err := pluginExecutable(c)
@@ -60,7 +74,7 @@ func runNode(c *cli.Context) error {
 		return err
 	}
 	o := boot.Options{
-		Config: cfg, Version: c.App.Version, Log: log, PluginBinary: plugin, Passport: pass,
+		Config: cfg, Version: c.App.Version, Log: log, Stop: stop, PluginBinary: plugin, Passport: pass,
 		BundleDirs: boot.BundleDirs(c.Path("bundle-dir")),
 	}
 	if err := boot.Enter(c.Context, o, os.Args[1:]); err != nil {

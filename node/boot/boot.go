@@ -58,6 +58,8 @@ type Options struct {
 	// PluginBinary is the CNI plugin for the managed containerd.
 	PluginBinary string
 	Log          *slog.Logger
+	// Stop is what becomes of living runs when the node is asked to stop.
+	Stop node.StopMode
 	// Passport is what Enter gave to this process, nil for a node of root.
 	Passport *userns.Passport
 }
@@ -148,6 +150,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Caches:   []node.Cache{files},
 		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
 		Version:  o.Version,
+		Stop:     o.Stop,
 	})
 	if err != nil {
 		return err
@@ -180,7 +183,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		watched := metrics.NewServer(metrics.Options{Recorder: n.Recorder(), Source: n, Health: monitor, Version: o.Version, Log: o.Log})
 		beside.serve(answering, "the metrics", func(ctx context.Context) error { return watched.Serve(ctx, listener) })
 	}
-	if manager := systemd(monitor, n, o.Log); manager != nil {
+	if manager := systemd(monitor, n, n.WindingDown, o.Log); manager != nil {
 		beside.serve(answering, "the service manager's news", func(ctx context.Context) error { return manager.run(ctx, working.Done()) })
 	}
 	return n.Run(working)

@@ -29,6 +29,7 @@ const (
 type manager struct {
 	monitor  *health.Monitor
 	source   metrics.Source
+	winding  func() int    // runs that are waited for while the node stops
 	watchdog time.Duration // between two signs of life; 0 for none
 	log      *slog.Logger
 
@@ -39,7 +40,7 @@ type manager struct {
 }
 
 // systemd returns nil where no service manager wants to be told.
-func systemd(m *health.Monitor, source metrics.Source, log *slog.Logger) *manager {
+func systemd(m *health.Monitor, source metrics.Source, winding func() int, log *slog.Logger) *manager {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return nil
 	}
@@ -47,7 +48,7 @@ func systemd(m *health.Monitor, source metrics.Source, log *slog.Logger) *manage
 	if err != nil {
 		log.Warn("the service manager's watchdog is not served", "error", err)
 	}
-	return &manager{monitor: m, source: source, watchdog: interval / 2, log: log}
+	return &manager{monitor: m, source: source, winding: winding, watchdog: interval / 2, log: log}
 }
 
 // run tells until ctx ends. The node stops from the end of stopping on.
@@ -60,17 +61,23 @@ func (m *manager) run(ctx context.Context, stopping <-chan struct{}) error {
 	}
 	look := time.NewTimer(0)
 	defer look.Stop()
+	ending := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-stopping:
-			m.send("STOPPING=1\nSTATUS=Stopping; algorithms that run go on")
-			look.Stop()
-			stopping = nil
+			m.send("STOPPING=1\nSTATUS=Stopping")
+			stopping, ending = nil, true
+			look.Reset(lookEarly) // when it is known what is waited for
 		case <-feed:
 			m.feed()
 		case <-look.C:
+			if ending {
+				m.extend()
+				look.Reset(lookEvery)
+				continue
+			}
 			m.look(ctx)
 			if m.ready {
 				look.Reset(lookEvery)
@@ -78,6 +85,13 @@ func (m *manager) run(ctx context.Context, stopping <-chan struct{}) error {
 				look.Reset(lookEarly)
 			}
 		}
+	}
+}
+
+// extend asks for more time to stop in as long as runs are waited for.
+func (m *manager) extend() {
+	if left := m.winding(); left > 0 {
+		m.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=Stopping when %d runs are over", extension.Microseconds(), left))
 	}
 }
 

@@ -1,0 +1,79 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/internal/failpoint"
+	"github.com/v6node/v6node/node/admin"
+)
+
+// The node is killed once at each step of a run's life and started again: the
+// algorithm is executed once, its result is delivered once, and nothing is left.
+
+func TestACrashAtAnyStepLosesAndRepeatsNothingOnEmbeddedContainerd(t *testing.T) {
+	onRuntime(t, embeddedKind, crashScenarios(t))
+}
+
+func TestACrashAtAnyStepLosesAndRepeatsNothingOnExternalContainerd(t *testing.T) {
+	onRuntime(t, externalKind, crashScenarios(t))
+}
+
+func crashScenarios(t *testing.T) []scenario {
+	programs := programDir(t, "V6NODE_FAILPOINTS", "../bin/failpoints", "v6node", "v6node-cni")
+	var all []scenario
+	for _, p := range failpoint.Points {
+		all = append(all, scenario{string(p), func(t *testing.T, w *world) { crashAt(t, w, filepath.Join(programs, "v6node"), p) }})
+	}
+	return all
+}
+
+func crashAt(t *testing.T, w *world, program string, p failpoint.Point) {
+	armed := filepath.Join(t.TempDir(), "armed")
+	n := w.start(t, nodeOptions{
+		Program: program, Env: []string{"V6NODE_BUNDLE=" + w.programs.Bundle, "V6NODE_FAILPOINT=" + armed},
+	})
+	if err := os.WriteFile(armed, []byte(p), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	task, run := n.post(t, "count", nil)
+	if code, err := n.Wait(within(t)); err != nil || code != -1 {
+		t.Fatalf("the node ended with %d, and was to be killed at %q: %v", code, p, err)
+	}
+	n.restart(t)
+	done := n.finish(t, task)
+	if got := completed[struct{ Count int }](t, done); got.Count != 1 {
+		t.Errorf("the algorithm was executed %d times", got.Count)
+	}
+	finals := 0
+	for _, e := range done.History {
+		if e.Code == http.StatusOK && e.Field("finished_at") != "" {
+			finals++
+		}
+	}
+	// Of an answer that was lost the node knows nothing, so it asks again.
+	repeated := 0
+	if p == failpoint.Acknowledged {
+		repeated = 1
+	}
+	if refused := done.Count(standin.RunPatchRefused); finals != 1 || refused > repeated {
+		t.Errorf("%d final reports, %d refused ones: %+v", finals, refused, done.History)
+	}
+	n.gone(t, run)
+	eventually(t, func() error {
+		runs, err := n.Runs()
+		if err != nil {
+			return err
+		}
+		if len(runs) != 1 || runs[0].State != admin.Done {
+			return fmt.Errorf("the node says of its runs: %+v", runs)
+		}
+		return nil
+	})
+}
