@@ -67,8 +67,8 @@ func seenAndChanged(t *testing.T, w *world) {
 		t.Errorf("top shows %+v", top)
 	}
 	n.command(t, "update", "--memory", "128m", "--pids-limit", "99", id)
-	if got := n.number(t, g.run, "memory", "memory.limit_in_bytes"); got != 128<<20 {
-		t.Errorf("the kernel's memory limit is %d", got)
+	if got, err := n.runtime(t).Cgroup(n.instance(t), "run"+id).ReadBack(); err != nil || got.MemoryLimit != 128<<20 || got.PidsLimit != 99 {
+		t.Errorf("the kernel's limits are %+v (%v)", got, err)
 	}
 	if u := show[[]admin.Stats](t, n, "stats", "--no-stream", id); u[0].MemoryLimit != 128<<20 || u[0].PidsLimit != 99 {
 		t.Errorf("after the update stats shows %+v", u)

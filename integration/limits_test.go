@@ -289,7 +289,7 @@ func bothGroups(t *testing.T, n limitedNode) {
 	}
 	// And the comparison is one: it finds every difference.
 	for name, other := range map[string]runtime.Resources{
-		"memory": {MemoryLimit: 95 << 20}, "swap": {MemoryLimit: 96 << 20, MemorySwap: 97 << 20}, "cpu": {CPUQuota: 100_000}, "shares": {CPUShares: 513},
+		"memory": {MemoryLimit: 95 << 20}, "swap": {MemoryLimit: 96 << 20, MemorySwap: 97 << 20}, "cpu": {CPUQuota: 100_000}, "shares": {CPUShares: 1024},
 		"score": {OOMScoreAdj: new(int64(0))},
 	} {
 		if err := cg.VerifyProcess(c.PID, other, nil); !errors.Is(err, runtime.ErrLimit) {

@@ -16,6 +16,7 @@ type machine struct {
 	image    image
 	payload  string
 	dir      string // for the copy of the disk and the console
+	accel    string
 	cpus     int
 	memory   string
 	bootTime time.Duration
@@ -40,7 +41,7 @@ func (m *machine) run(ctx context.Context, hear func(line string, n *note) error
 	})
 	defer boot.Stop()
 	cmd := command(ctx, "qemu-system-x86_64",
-		"-accel", "kvm", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", fmt.Sprint(m.cpus), "-m", m.memory,
+		"-accel", m.accel, "-cpu", "max", "-smp", fmt.Sprint(m.cpus), "-m", m.memory,
 		"-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.image.kernel, "-initrd", m.image.initrd, "-append", kernelArgs,
 		// What is written to the first disk goes to a nameless file.

@@ -112,9 +112,9 @@ func test(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	m := &machine{image: im, payload: payload, dir: tmp, cpus: min(runtime.NumCPU(), 4), memory: "4G", bootTime: o.timeout / 3}
+	m := &machine{image: im, payload: payload, dir: tmp, accel: accelerator(ctx, im), cpus: min(runtime.NumCPU(), 4), memory: "4G", bootTime: o.timeout / 3}
 	v := &verdict{plan: plan}
-	say("starting the machine (%d CPUs, %s)", m.cpus, m.memory)
+	say("starting the machine (%s, %d CPUs, %s)", m.accel, m.cpus, m.memory)
 	started := time.Now()
 	err = m.run(ctx, func(line string, n *note) error {
 		switch {
