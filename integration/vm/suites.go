@@ -44,7 +44,7 @@ var suites = []suite{
 		// systemd of its own with delegated control groups.
 		Name: "limits, without root", Package: "./integration",
 		Tests: []string{"TestLimitsHoldWithoutRoot"},
-		Env: map[string]string{"V6NODE_TEST_CGROUPS": "cgroupfs v2", "V6NODE_TEST_USER": "hpc"},
+		Env:   map[string]string{"V6NODE_TEST_CGROUPS": "cgroupfs v2", "V6NODE_TEST_USER": "hpc"},
 	},
 }
 
