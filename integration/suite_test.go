@@ -18,6 +18,7 @@ func suite() []scenario {
 	return slices.Concat(
 		restartScenarios(),
 		stopScenarios(),
+		ledgerScenarios(),
 		killScenarios(),
 		retryScenarios(),
 		sandboxScenarios(),

@@ -20,6 +20,9 @@ func (n *Node) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := n.rebuild(ctx, living); err != nil {
+		return fmt.Errorf("rebuild the ledger: %w", err)
+	}
 	records, err := n.ledger.Unfinished()
 	if err != nil {
 		return err

@@ -138,7 +138,7 @@ func New(o Options) (*Node, error) {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool directory: %w", err)
 	}
-	l, err := ledger.Open(filepath.Join(o.State.Dir, "ledger.db"))
+	l, err := openLedger(o)
 	if err != nil {
 		return nil, err
 	}

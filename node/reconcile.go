@@ -136,16 +136,7 @@ func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 			continue
 		}
 		offered[r.ID] = r
-		rec := &ledger.Record{
-			RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, ParentID: r.ParentID,
-			OrganizationID: r.OrganizationID, CollaborationID: r.CollaborationID,
-			InitOrganizationID: r.InitOrganizationID, InitUserID: r.InitUserID,
-			Image: r.Image, State: ledger.Received, ReceivedAt: time.Now().UTC(),
-		}
-		for _, d := range r.Databases {
-			rec.Databases = append(rec.Databases, d.Label)
-		}
-		records = append(records, rec)
+		records = append(records, recordOf(r))
 	}
 	if len(records) == 0 {
 		return
@@ -172,6 +163,20 @@ func (n *Node) accept(ctx context.Context, runs []*server.Run) {
 			n.launchWith(ctx, rec, together.one(), func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
 		}
 	}
+}
+
+// recordOf is the first record of a run that the server offers.
+func recordOf(r *server.Run) *ledger.Record {
+	rec := &ledger.Record{
+		RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, ParentID: r.ParentID,
+		OrganizationID: r.OrganizationID, CollaborationID: r.CollaborationID,
+		InitOrganizationID: r.InitOrganizationID, InitUserID: r.InitUserID,
+		Image: r.Image, State: ledger.Received, ReceivedAt: time.Now().UTC(),
+	}
+	for _, d := range r.Databases {
+		rec.Databases = append(rec.Databases, d.Label)
+	}
+	return rec
 }
 
 // resume restarts a run that the ledger knows as begun and that nobody drives:

@@ -279,7 +279,8 @@ func (g *Cgroup) PeakMemory() (int64, error) {
 
 func (g *Cgroup) readError(what string, err error) error {
 	e := &Error{Op: what + " the control group of " + g.name, Cause: err}
-	if errors.Is(err, fs.ErrNotExist) {
+	// ENODEV is what an open file of a group says that is removed meanwhile.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		e.Kind = ErrNotFound
 	}
 	return e

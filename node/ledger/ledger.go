@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -38,17 +39,17 @@ var (
 // same moment share one disk flush.
 type Ledger struct{ db *bbolt.DB }
 
-// Open opens or creates the ledger file with mode 0600. It returns ErrLocked
-// when another process holds it. The caller closes it.
+// Open opens or creates the ledger file with mode 0600, after it has read the
+// whole of it. It returns ErrLocked when another process holds it, and ErrDamaged
+// when it cannot be trusted. The caller closes it.
 func Open(path string) (*Ledger, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the ledger's directory: %w", err)
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:        lockWait,
-		NoFreelistSync: true, // rebuilt at open; saves a page write per commit
-		FreelistType:   bbolt.FreelistMapType,
-	})
+	if err := check(path); err != nil {
+		return nil, fmt.Errorf("read the ledger %s: %w", path, err)
+	}
+	db, err := openForWriting(path)
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 	}
@@ -61,6 +62,22 @@ func Open(path string) (*Ledger, error) {
 		return nil, errors.Join(fmt.Errorf("prepare the ledger %s: %w", path, err), db.Close())
 	}
 	return l, nil
+}
+
+// openForWriting opens the file. What check could not see of the damage, bbolt
+// meets with a panic. The list of free pages stays in the file, since bbolt would
+// look for them in a goroutine whose panic nobody can catch.
+func openForWriting(path string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	return bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:      lockWait,
+		FreelistType: bbolt.FreelistMapType,
+	})
 }
 
 func (l *Ledger) initialise() error {

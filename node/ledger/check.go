@@ -1,0 +1,82 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// ErrDamaged: the file is not a ledger any more. It can be set aside.
+var ErrDamaged = errors.New("the ledger is damaged")
+
+// check reads the whole file before it is opened for writing: bbolt meets damage
+// with a panic, when it opens a file also in a goroutine where nobody can catch
+// it. One that does not exist or that another process holds is not damaged.
+func check(path string) (err error) {
+	// A file that is too short for its own pages is a fault of memory.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 {
+		return nil // a crash came before its first page
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return ErrLocked
+	case errors.Is(err, fs.ErrPermission):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			var last []byte
+			return b.ForEach(func(k, v []byte) error {
+				if last != nil && bytes.Compare(last, k) >= 0 {
+					return fmt.Errorf("%w: its keys are out of order", ErrDamaged)
+				}
+				last = bytes.Clone(k)
+				if !bytes.Equal(name, bucketRuns) {
+					return nil
+				}
+				if len(k) != 8 {
+					return fmt.Errorf("%w: %x is no run", ErrDamaged, k)
+				}
+				id := int64(binary.BigEndian.Uint64(k))
+				if r, err := decode(id, v); err != nil || r.RunID != id {
+					return fmt.Errorf("%w: the record of run %d cannot be read", ErrDamaged, id)
+				}
+				return nil
+			})
+		})
+	})
+}
+
+// SetAside moves a damaged ledger out of the way and returns where it is now.
+func SetAside(path string) (string, error) {
+	to := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+	if err := os.Rename(path, to); err != nil {
+		return "", fmt.Errorf("set the damaged ledger aside: %w", err)
+	}
+	return to, nil
+}
