@@ -14,7 +14,7 @@ DEBS ?= $(CURDIR)/.cache/debian
 # How long each fuzz target is run.
 FUZZTIME ?= 1m
 
-.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit failpoints integration-test test-runtimes test-vm fuzz bench bench-sif stress lint clean
+.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit failpoints integration-test test-runtimes test-vm fuzz bench bench-sif stress soak lint clean
 
 all: build bundle algorithms
 
@@ -107,6 +107,12 @@ bench-sif: all
 STRESS_FOR ?= 10m
 stress: all
 	$(GO) run ./integration/stress -for $(STRESS_FOR)
+
+# Tasks of all kinds on three nodes, while nodes, containerds, server and
+# connections are killed at random; needs root.
+SOAK_FOR ?= 20m
+soak: all
+	$(GO) run ./integration/soak -for $(SOAK_FOR)
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -48,6 +49,9 @@ const pageSize = 256
 
 // Runs implements admin.Station.
 func (s *adminView) Runs(ctx context.Context, q admin.RunQuery, fn func(*admin.Run) error) error {
+	if !q.All {
+		return s.openRuns(ctx, fn)
+	}
 	for below := int64(0); ; {
 		page, err := s.ledger.Page(below, pageSize)
 		if err != nil || len(page) == 0 {
@@ -57,16 +61,40 @@ func (s *adminView) Runs(ctx context.Context, q admin.RunQuery, fn func(*admin.R
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r := s.run(rec)
-			if !q.All && (r.State.Waits() || r.State.Over()) {
-				continue
-			}
-			if err := fn(r); err != nil {
+			if err := fn(s.run(rec)); err != nil {
 				return err
 			}
 		}
 		below = page[len(page)-1].RunID
 	}
+}
+
+// openRuns are those that neither wait nor are over. The ledger is not searched
+// for them: it may hold many thousands of others.
+func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) error {
+	var ids []int64
+	for _, a := range s.activeRuns() {
+		ids = append(ids, a.id)
+	}
+	slices.SortFunc(ids, func(a, b int64) int { return cmp.Compare(b, a) })
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rec, err := s.ledger.Get(id)
+		if errors.Is(err, ledger.ErrNotFound) {
+			continue // it could not be written down, and is about to be refused
+		}
+		if err != nil {
+			return err
+		}
+		if r := s.run(rec); !r.State.Waits() && !r.State.Over() {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *adminView) run(rec *ledger.Record) *admin.Run {
