@@ -49,6 +49,16 @@ var errNoCgroup = errors.New("the node has no control groups here")
 // cgroupTop is the name below which all control groups of v6node are.
 const cgroupTop = "v6node"
 
+// topShares is the weight of all runs together against everything else on the
+// machine, where 1024 is usual; topWeight is the same on cgroup v2, where 100 is.
+// It counts only when the CPUs are busy: then the node, its runtime and the
+// machine's other services go first. Whoever wants it otherwise changes it in the
+// group, which keeps it as long as there are runs.
+const (
+	topShares = 128
+	topWeight = 12
+)
+
 var cgroupName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
 
 // Cgroup returns the control group of a run of a node, without touching it:

@@ -24,6 +24,14 @@ func (g *Cgroup) createV1(r Resources) error {
 		}
 		needed = append(needed, root)
 	}
+	if g.driver == Cgroupfs {
+		top := filepath.Join(g.host.base, cgroupTop)
+		if os.Mkdir(filepath.Join(g.host.controllers["cpu"], top), 0o755) == nil { // else it is there, or what follows says why not
+			if err := writeInt(g.host.file("cpu", top, "cpu.shares"), topShares); err != nil {
+				return err
+			}
+		}
+	}
 	for _, root := range g.host.roots {
 		err := os.MkdirAll(filepath.Join(root, g.rel), 0o755)
 		if err != nil && slices.Contains(needed, root) {

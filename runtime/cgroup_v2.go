@@ -21,7 +21,11 @@ func (g *Cgroup) createV2(r Resources) error {
 			return err
 		}
 		at = filepath.Join(at, name)
-		if err := os.Mkdir(at, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(at, 0o755)
+		if err == nil && name == cgroupTop && g.driver == Cgroupfs {
+			err = writeInt(filepath.Join(at, "cpu.weight"), topWeight)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
