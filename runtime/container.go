@@ -319,8 +319,16 @@ func unlessGone(err error) error {
 }
 
 // ReopenLog makes the runtime write the container's log to a new file at its
-// path, after the old one was renamed. The container must be running.
+// path, after the old one was renamed. It fails with ErrNotFound for a container
+// that has ended.
 func (c *Client) ReopenLog(ctx context.Context, id string) error {
-	_, err := call(ctx, c, "reopen the log of the container "+short(id), c.rt.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: id})
+	op := "reopen the log of the container " + short(id)
+	_, err := call(ctx, c, op, c.rt.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: id})
+	if err == nil || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if st, statusErr := c.containerStatus(ctx, id, false); statusErr == nil && st.State == StateExited {
+		return &Error{Op: op, Kind: ErrNotFound, Cause: err, text: "it has ended"}
+	}
 	return err
 }

@@ -356,6 +356,7 @@ func (f *fakeCRI) GetContainerEvents(_ *cri.GetEventsRequest, s cri.RuntimeServi
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.listeners, events)
+		f.touch()
 	}()
 	for {
 		select {

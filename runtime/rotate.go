@@ -97,7 +97,8 @@ func (r *Rotator) keep(ctx context.Context, limit int64) (time.Duration, error) 
 		if err != nil {
 			return rotateRetry, err
 		}
-		if total > limit {
+		// Nobody writes to the log of a container that has ended.
+		if total > limit && !errors.Is(r.failed, ErrNotFound) {
 			return rotateRetry, fmt.Errorf("%w: %w", ErrLogFull, r.failed)
 		}
 	}

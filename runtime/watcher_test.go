@@ -118,7 +118,7 @@ func TestWaitSurvivesARestartOfTheRuntime(t *testing.T) {
 	out := wait(t.Context(), w, id)
 	f.await(t, "ContainerStatus", 1)
 	f.stop()
-	f.until(t, "no listener", func() bool { f.touch(); return len(f.listeners) == 0 })
+	f.until(t, "no listener", func() bool { return len(f.listeners) == 0 })
 	f.end(id, 9) // while nobody can tell
 	f.start(t)
 	if r := <-out; r.err != nil || r.c.ExitCode != 9 {
