@@ -3,8 +3,6 @@
 package integration
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/node/audit"
 )
 
 // TestAMachineThatRestarts takes away what a restart of the machine takes away:
@@ -65,17 +64,14 @@ func reboot(t *testing.T, lose func(*testing.T, *node)) {
 
 // startedOnce asks the audit log how often an algorithm was started.
 func (n *node) startedOnce(run int64) error {
-	files, err := filepath.Glob(filepath.Join(n.StateDir, "audit", "*.jsonl"))
 	started := 0
-	for _, f := range files {
-		b, readErr := os.ReadFile(f)
-		err = errors.Join(err, readErr)
-		for line := range bytes.Lines(b) {
-			if bytes.Contains(line, []byte(`"event":"started"`)) && bytes.Contains(line, fmt.Appendf(nil, `"run":%d,`, run)) {
-				started++
-			}
+	err := audit.Each(filepath.Join(n.StateDir, audit.DirName), func(l *audit.Line) error {
+		e, err := l.Entry()
+		if err == nil && e.Event == audit.Started && e.Run == run {
+			started++
 		}
-	}
+		return err
+	})
 	if err == nil && started != 1 {
 		err = fmt.Errorf("the audit log says that run %d was started %d times", run, started)
 	}

@@ -27,7 +27,7 @@ const (
 // one begun, which is rebuilt before the node takes any run into work; so is one
 // that is missing although the audit log tells of runs.
 func openLedger(o Options) (*ledger.Ledger, error) {
-	path, mark := filepath.Join(o.State.Dir, ledgerFile), filepath.Join(o.State.Dir, rebuildFile)
+	path := filepath.Join(o.State.Dir, ledgerFile)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		ran, err := ranEver(o.State.Dir)
 		if err != nil {
@@ -35,8 +35,8 @@ func openLedger(o Options) (*ledger.Ledger, error) {
 		}
 		if ran {
 			o.Log.Error("the ledger is missing, and is rebuilt from the audit log, the runtime and the server: find out who removed it", "ledger", path)
-			if err := os.WriteFile(mark, nil, 0o600); err != nil {
-				return nil, fmt.Errorf("mark that the ledger is to be rebuilt: %w", err)
+			if err := wantRebuild(o.State.Dir); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -45,8 +45,8 @@ func openLedger(o Options) (*ledger.Ledger, error) {
 		return l, err
 	}
 	damage := err
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
-		return nil, errors.Join(damage, fmt.Errorf("mark that the ledger is to be rebuilt: %w", err))
+	if err := wantRebuild(o.State.Dir); err != nil {
+		return nil, errors.Join(damage, err)
 	}
 	aside, err := ledger.SetAside(path)
 	if err != nil {
@@ -54,6 +54,14 @@ func openLedger(o Options) (*ledger.Ledger, error) {
 	}
 	o.Log.Error("the ledger was damaged: it is set aside, and rebuilt from the audit log, the runtime and the server; check the disk", "error", damage, "set_aside", aside)
 	return ledger.Open(path)
+}
+
+// wantRebuild makes the next adopt rebuild the ledger, also after a crash.
+func wantRebuild(stateDir string) error {
+	if err := os.WriteFile(filepath.Join(stateDir, rebuildFile), nil, 0o600); err != nil {
+		return fmt.Errorf("mark that the ledger is to be rebuilt: %w", err)
+	}
+	return nil
 }
 
 // ranEver tells whether the audit log knows of an algorithm that was started.

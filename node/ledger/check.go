@@ -21,13 +21,7 @@ var ErrDamaged = errors.New("the ledger is damaged")
 // with a panic, when it opens a file also in a goroutine where nobody can catch
 // it. One that does not exist or that another process holds is not damaged.
 func check(path string) (err error) {
-	// A file that is too short for its own pages is a fault of memory.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
-		}
-	}()
+	defer damaged(&err)()
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -70,6 +64,18 @@ func check(path string) (err error) {
 			})
 		})
 	})
+}
+
+// damaged makes ErrDamaged of a panic by the function that it returns, to be
+// deferred, also of a fault of memory: a file that is too short for its pages.
+func damaged(err *error) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(before)
+		if p := recover(); p != nil {
+			*err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}
 }
 
 // SetAside moves a damaged ledger out of the way and returns where it is now.
