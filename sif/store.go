@@ -322,6 +322,8 @@ type Pull struct {
 	// ImageID is that of the OCI configuration, which is what runtimes call the image's id: an
 	// image that they have under it need not be pulled, whatever its reference is.
 	ImageID string
+	// Layers are the digests of its layers, which are not compressed.
+	Layers []string
 	// Signers are the names of the keys that have signed; nil if none was asked for.
 	Signers []string
 	// Converted says that the image was converted for this call, and not before.
@@ -378,6 +380,9 @@ func (s *Store) ensure(ctx context.Context, r Resolved, progress report) (*Pull,
 			remove()
 			return served.close()
 		},
+	}
+	for _, l := range rec.Layers {
+		p.Layers = append(p.Layers, l.Digest)
 	}
 	p.Username, p.Password = s.registry.Login()
 	if s.o.Keys != nil {

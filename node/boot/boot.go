@@ -96,6 +96,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		err = errors.Join(err, g.Wait())
 	}()
 	endpoint := cfg.Runtime.Endpoint
+	var shed func(context.Context, []string) error // CRI has no call for it
 	if endpoint == "" {
 		managed, startErr := startManaged(ctx, o, limited.NoCgroups)
 		if startErr != nil {
@@ -114,7 +115,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			ending.Store(true)
 			err = errors.Join(err, endManaged(o, managed))
 		}()
-		endpoint = managed.Endpoint()
+		endpoint, shed = managed.Endpoint(), managed.Shed
 	}
 	rt, err := runtime.Dial(ctx, endpoint, limited)
 	if err != nil {
@@ -141,7 +142,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	files := image.NewSIF(image.SIFOptions{Store: store})
+	files := image.NewSIF(image.SIFOptions{Store: store, Shed: shed, Log: o.Log})
 	monitor := health.New(nil)
 	monitor.Require("runtime", health.Cached(answers(rt.Ready), askRuntimeEvery))
 	n, err := node.New(node.Options{

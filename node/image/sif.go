@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,11 @@ type SIFOptions struct {
 	Store *sif.Store
 	// Timeout bounds a look-up in a registry. Default 30 s.
 	Timeout time.Duration
+	// Shed makes the runtime give up its own copy of layers that it has unpacked,
+	// where it can do that; else nil. The store can make them again.
+	Shed func(ctx context.Context, layers []string) error
+	// Log is told when it cannot. Default: none.
+	Log *slog.Logger
 }
 
 // SIF is the source of images in SIF files, of this machine and of registries: the runtime pulls what they are
@@ -31,6 +37,9 @@ type SIF struct{ o SIFOptions }
 func NewSIF(o SIFOptions) *SIF {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &SIF{o}
 }
@@ -111,6 +120,11 @@ func (s *SIF) provide(ctx context.Context, r Resolved, ready *sif.Pull, o Provis
 		return nil, fmt.Errorf("look for the converted image %s: %w", r.Pinned, err)
 	}
 	p.Fetched = true
+	if s.o.Shed != nil && len(ready.Layers) > 0 {
+		if err := s.o.Shed(ctx, ready.Layers); err != nil { // costs disk, and no run
+			s.o.Log.WarnContext(ctx, "the runtime keeps a copy of a converted image's layers that nobody needs", "image", r.Pinned, "error", err)
+		}
+	}
 	return p, nil
 }
 
