@@ -14,7 +14,7 @@ DEBS ?= $(CURDIR)/.cache/debian
 # How long each fuzz target is run.
 FUZZTIME ?= 1m
 
-.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit failpoints integration-test test-runtimes test-vm fuzz bench bench-sif stress soak lint clean
+.PHONY: install uninstall deb test-deb all build bundle runtimes algorithms demo test unit failpoints integration-test test-runtimes test-vm fuzz bench bench-sif critest stress soak lint clean
 
 all: build bundle algorithms
 
@@ -101,6 +101,12 @@ bench: all
 bench-sif: all
 	@$(GO) -C internal/tools run ./bundle -repo "$(CURDIR)" -out "$(CURDIR)/bundle" -only ctr
 	$(GO) run ./integration/bench/sif
+
+# The tests of cri-tools against the node's own containerd; needs root and
+# busybox-static. Not all can pass: docs/runtimes.md.
+critest: all
+	@$(GO) -C internal/tools run ./bundle -repo "$(CURDIR)" -out "$(CURDIR)/bundle" -only critest
+	$(GO) run ./integration/critest
 
 # Ten minutes of a fork bomb, a memory hog, a disk filler and a log flooder at
 # once; needs root.

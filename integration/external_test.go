@@ -49,6 +49,13 @@ func (w *world) startServer(t *testing.T, name string) *server {
 			t.Fatal(err)
 		}
 	}
+	if w.user == nil {
+		// As is what is above the state of a runtime that was installed: the root
+		// of a container in a user namespace has to pass.
+		if err := errors.Join(os.Chmod(w.dir, 0o711), os.Chmod(s.dir, 0o711)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	pause, err := w.lab.Push("registry.k8s/pause", filepath.Join(w.programs.Bundle, "v6node-pause"), func(s *imagekit.Spec) { s.Path = "/pause" })
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,8 @@ func readInstance(stateDir string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-var shortDir = regexp.MustCompile(`"(/run/v6node-[0-9a-f]+)/`)
+// runDir is where containerd has its sockets, and one for its transient data.
+var runDir = regexp.MustCompile(`"(/run/v6node-[0-9a-f]+(?:-containerd)?)["/]`)
 
 // traces are read before the world is taken down.
 func (w *world) traces() *traces {
@@ -42,8 +43,10 @@ func (w *world) traces() *traces {
 			tr.instances = append(tr.instances, name)
 		}
 		if config, err := os.ReadFile(filepath.Join(n.StateDir, "containerd-state", "config.toml")); err == nil {
-			if m := shortDir.FindSubmatch(config); m != nil && !slices.Contains(tr.dirs, string(m[1])) {
-				tr.dirs = append(tr.dirs, string(m[1]))
+			for _, m := range runDir.FindAllSubmatch(config, -1) {
+				if dir := string(m[1]); !slices.Contains(tr.dirs, dir) {
+					tr.dirs = append(tr.dirs, dir)
+				}
 			}
 		}
 	}

@@ -191,6 +191,7 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 	out.Sandbox = &admin.Sandbox{
 		ID: d.Sandbox.ID, Ready: d.Sandbox.Ready, CreatedAt: d.Sandbox.CreatedAt, Handler: d.Sandbox.Handler,
 		NetNS: d.Sandbox.NetNS, Cgroup: d.Cgroup, PID: d.Sandbox.PID,
+		UserNS: d.Sandbox.Annotations[engine.AnnotationUsers],
 	}
 	if c := d.Container; c != nil {
 		out.Container = &admin.Container{

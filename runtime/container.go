@@ -136,7 +136,7 @@ func (c *Client) containerConfig(s *ContainerSpec, sandbox *SandboxSpec) *cri.Co
 		Stdin: false,
 		Linux: &cri.LinuxContainerConfig{
 			Resources:       s.Resources.cri(),
-			SecurityContext: c.containerSecurity(s.RunAsUser),
+			SecurityContext: c.containerSecurity(s.RunAsUser, sandbox.Users),
 		},
 	}
 	for _, e := range s.Env {
@@ -153,6 +153,8 @@ func (c *Client) containerConfig(s *ContainerSpec, sandbox *SandboxSpec) *cri.Co
 			Readonly:          m.ReadOnly,
 			RecursiveReadOnly: m.ReadOnly && recursive,
 			Propagation:       cri.MountPropagation_PROPAGATION_PRIVATE,
+			UidMappings:       sandbox.Users.mappings(),
+			GidMappings:       sandbox.Users.mappings(),
 		})
 	}
 	return config

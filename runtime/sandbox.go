@@ -22,6 +22,7 @@ type SandboxSpec struct {
 	CgroupParent         string // from Cgroup.Parent
 	RuntimeHandler       string // "" is the runtime's default
 	Resources            Resources
+	Users                *IDMap // nil: the machine's user namespace
 }
 
 // Sandbox is what the runtime tells about one.
@@ -66,7 +67,7 @@ func (c *Client) sandboxConfig(s *SandboxSpec) *cri.PodSandboxConfig {
 		Annotations: s.Annotations,
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    s.CgroupParent,
-			SecurityContext: c.sandboxSecurity(),
+			SecurityContext: c.sandboxSecurity(s.Users),
 			Resources:       s.Resources.cri(),
 		},
 	}

@@ -36,11 +36,12 @@ func readonlyPaths() []string {
 
 // namespaces must be the same on the pod and on its containers: CRI-O refuses a
 // difference, containerd follows it silently.
-func namespaces() *cri.NamespaceOption {
+func namespaces(users *IDMap) *cri.NamespaceOption {
 	return &cri.NamespaceOption{
-		Network: cri.NamespaceMode_POD,
-		Pid:     cri.NamespaceMode_CONTAINER,
-		Ipc:     cri.NamespaceMode_POD,
+		Network:       cri.NamespaceMode_POD,
+		Pid:           cri.NamespaceMode_CONTAINER,
+		Ipc:           cri.NamespaceMode_POD,
+		UsernsOptions: users.options(),
 	}
 }
 
@@ -57,9 +58,9 @@ func (c *Client) appArmor() *cri.SecurityProfile {
 	return runtimeDefault()
 }
 
-func (c *Client) sandboxSecurity() *cri.LinuxSandboxSecurityContext {
+func (c *Client) sandboxSecurity(users *IDMap) *cri.LinuxSandboxSecurityContext {
 	return &cri.LinuxSandboxSecurityContext{
-		NamespaceOptions: namespaces(),
+		NamespaceOptions: namespaces(users),
 		ReadonlyRootfs:   true,
 		Privileged:       false,
 		Seccomp:          runtimeDefault(),
@@ -67,11 +68,11 @@ func (c *Client) sandboxSecurity() *cri.LinuxSandboxSecurityContext {
 	}
 }
 
-func (c *Client) containerSecurity(runAs *int64) *cri.LinuxContainerSecurityContext {
+func (c *Client) containerSecurity(runAs *int64, users *IDMap) *cri.LinuxContainerSecurityContext {
 	sc := &cri.LinuxContainerSecurityContext{
 		Capabilities:     &cri.Capability{DropCapabilities: []string{"ALL"}},
 		Privileged:       false,
-		NamespaceOptions: namespaces(),
+		NamespaceOptions: namespaces(users),
 		ReadonlyRootfs:   true,
 		NoNewPrivs:       true,
 		MaskedPaths:      maskedPaths(),

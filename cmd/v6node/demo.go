@@ -19,7 +19,8 @@ func demoCommand() *cli.Command {
 organizations with a CSV file each; runs a federated average over an encrypted
 collaboration; prints each step with its time and checks the result. Nothing
 outside a temporary directory is touched, and that is removed at the end. Needs
-root and no network.
+no network. Without root it needs what docs/rootless.md says, and each node has a
+containerd of its own.
 
 Example:
    v6node demo`,

@@ -135,6 +135,7 @@ func describeRuntime(d *description, in *admin.Inspection) {
 		d.optional("pid", number(int64(s.PID)))
 		d.optional("network namespace", s.NetNS)
 		d.optional("cgroup", s.Cgroup)
+		d.optional("user ids", s.UserNS)
 	}
 	if k := in.Container; k != nil {
 		d.section("Container")

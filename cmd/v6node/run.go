@@ -35,6 +35,7 @@ Examples:
 			&cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE` (the reference node's YAML is accepted)", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true},
 			&cli.StringFlag{Name: "cri-endpoint", Usage: "use the container runtime at `unix:///PATH`; overrides runtime.endpoint", EnvVars: []string{"CONTAINER_RUNTIME_ENDPOINT"}},
 			&cli.StringFlag{Name: "runtime-handler", Usage: "run algorithms with this `HANDLER` of the runtime; overrides runtime.handler"},
+			&cli.StringFlag{Name: "userns", Usage: "give each algorithm a user namespace: `MODE` is auto (where possible), required or host (never); overrides runtime.userns"},
 			&cli.PathFlag{Name: "state-dir", Usage: "keep ledger, runs and images in `DIR`; overrides state_dir"},
 			&cli.PathFlag{Name: "bundle-dir", Usage: "find the managed containerd's programs in `DIR`", EnvVars: []string{"V6NODE_BUNDLE"}},
 			&cli.BoolFlag{Name: "drain", Usage: "when asked to stop, begin nothing more and wait until all runs are over"},
@@ -98,6 +99,14 @@ func override(cfg *config.Config, c *cli.Context) error {
 	if c.IsSet("log-level") {
 		if err := cfg.LogLevel.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 			return cli.Exit(fmt.Sprintf("v6node: --log-level %q is not a level: use debug, info, warn or error", c.String("log-level")), exitUsage)
+		}
+	}
+	if c.IsSet("userns") {
+		switch mode := c.String("userns"); mode {
+		case config.UserNSHost, config.UserNSAuto, config.UserNSRequired:
+			cfg.Runtime.UserNS = mode
+		default:
+			return cli.Exit(fmt.Sprintf("v6node: --userns %q is not a mode: use auto, required or host", mode), exitUsage)
 		}
 	}
 	if c.IsSet("log-format") {

@@ -109,7 +109,12 @@ func (r report) fail(how string, what ...string) error {
 }
 
 func (b *bench) report(ctx context.Context, change func(*runtime.ContainerSpec)) (report, error) {
-	out, _, err := b.finish(ctx, order{args: []string{"report"}, change: change})
+	return b.reportFrom(ctx, order{change: change})
+}
+
+func (b *bench) reportFrom(ctx context.Context, o order) (report, error) {
+	o.args = []string{"report"}
+	out, _, err := b.finish(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -120,13 +125,13 @@ func (b *bench) report(ctx context.Context, change func(*runtime.ContainerSpec))
 // reportMounts mounts a directory read-only and one writable, the first with
 // another mount in it if asked to.
 func (b *bench) reportMounts(ctx context.Context, nested bool) (_ report, err error) {
-	b.count++
-	in, out := filepath.Join(b.dir, fmt.Sprint("in", b.count)), filepath.Join(b.dir, fmt.Sprint("out", b.count))
+	in, out, err := b.mounts()
+	if err != nil {
+		return nil, err
+	}
 	sub := filepath.Join(in, "sub")
-	for _, dir := range []string{in, out, sub} {
-		if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777)); err != nil { // whoever the container runs as
-			return nil, err
-		}
+	if err := openDir(sub); err != nil {
+		return nil, err
 	}
 	if nested {
 		if err := syscall.Mount("tmpfs", sub, "tmpfs", 0, ""); err != nil {
@@ -138,4 +143,15 @@ func (b *bench) reportMounts(ctx context.Context, nested bool) (_ report, err er
 		k.Mounts = []runtime.Mount{{HostPath: in, ContainerPath: "/in", ReadOnly: true}, {HostPath: out, ContainerPath: "/out"}}
 		k.Env = []runtime.EnvVar{{Name: "A", Value: "1=2"}}
 	})
+}
+
+// mounts makes two directories for a container, whoever it runs as.
+func (b *bench) mounts() (in, out string, err error) {
+	b.count++
+	in, out = filepath.Join(b.dir, fmt.Sprint("in", b.count)), filepath.Join(b.dir, fmt.Sprint("out", b.count))
+	return in, out, errors.Join(openDir(in), openDir(out))
+}
+
+func openDir(dir string) error {
+	return errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777))
 }

@@ -74,7 +74,7 @@ type skipped string
 func (s skipped) Error() string { return string(s) }
 
 func behaviours() []behaviour {
-	return slices.Concat(runtimeBehaviours(), sandboxBehaviours(), confinementBehaviours(), endBehaviours(), limitBehaviours(), logBehaviours(), imageBehaviours(), restartBehaviours())
+	return slices.Concat(runtimeBehaviours(), sandboxBehaviours(), confinementBehaviours(), userBehaviours(), endBehaviours(), limitBehaviours(), logBehaviours(), imageBehaviours(), restartBehaviours())
 }
 
 // Names are the names of all behaviours, in their order.
@@ -277,23 +277,24 @@ type run struct {
 type order struct {
 	args      []string
 	resources runtime.Resources
+	users     *runtime.IDMap
 	change    func(*runtime.ContainerSpec)
 }
 
 // prepare makes a control group and a sandbox in it.
-func (b *bench) prepare(ctx context.Context, r runtime.Resources) (*run, error) {
+func (b *bench) prepare(ctx context.Context, o order) (*run, error) {
 	b.count++
 	n := fmt.Sprint("t", b.count)
 	g := b.rt.Cgroup(b.name, n)
 	b.groups = append(b.groups, g)
-	if err := g.Create(r); err != nil {
+	if err := g.Create(o.resources); err != nil {
 		return nil, err
 	}
 	logs := filepath.Join(b.dir, "logs", n)
 	labels := b.labels()
 	a := &run{b: b, group: g, log: filepath.Join(logs, "0.log"), spec: &runtime.SandboxSpec{
 		Name: b.name + "-" + n, Namespace: "vantage6", UID: b.name + "-" + n, Hostname: "probe", Labels: labels,
-		LogDirectory: logs, CgroupParent: g.Parent(), RuntimeHandler: b.o.Handler, Resources: r,
+		LogDirectory: logs, CgroupParent: g.Parent(), RuntimeHandler: b.o.Handler, Resources: o.resources, Users: o.users,
 	}}
 	var err error
 	if a.sandboxID, err = b.rt.RunSandbox(ctx, a.spec); err != nil {
@@ -319,7 +320,7 @@ func (a *run) start(ctx context.Context, o order) (err error) {
 
 // run prepares and starts.
 func (b *bench) run(ctx context.Context, o order) (*run, error) {
-	a, err := b.prepare(ctx, o.resources)
+	a, err := b.prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}

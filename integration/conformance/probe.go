@@ -255,6 +255,15 @@ func tell() error {
 	}
 	out["env A"] = os.Getenv("A")
 	out["uid"] = strconv.Itoa(os.Getuid())
+	if b, err := os.ReadFile("/proc/self/uid_map"); err == nil {
+		out["uid_map"] = strings.Join(strings.Fields(string(b)), " ")
+	}
+	if info, err := os.Stat("/in/owned"); err == nil {
+		st := info.Sys().(*syscall.Stat_t)
+		out["owner"] = fmt.Sprint(st.Uid, ":", st.Gid)
+		_, err := os.ReadFile("/in/owned")
+		out["read owned"] = verdict(err)
+	}
 	out["stdin"], err = os.Readlink("/proc/self/fd/0")
 	if err != nil {
 		out["stdin"] = err.Error()

@@ -29,7 +29,7 @@ func runtimeBehaviours() []behaviour {
 func sandboxBehaviours() []behaviour {
 	return []behaviour{
 		{"sandbox", "a sandbox starts and tells its network namespace", func(ctx context.Context, b *bench) error {
-			a, err := b.prepare(ctx, runtime.Resources{})
+			a, err := b.prepare(ctx, order{})
 			if err != nil {
 				return err
 			}
@@ -39,7 +39,7 @@ func sandboxBehaviours() []behaviour {
 			return nil
 		}},
 		{"sandbox", "the network of a sandbox leads nowhere", func(ctx context.Context, b *bench) error {
-			a, err := b.prepare(ctx, runtime.Resources{})
+			a, err := b.prepare(ctx, order{})
 			if err != nil {
 				return err
 			}
@@ -50,10 +50,10 @@ func sandboxBehaviours() []behaviour {
 			return errors.Join(b.advise(ns.Verify()), ns.Close())
 		}},
 		{"sandbox", "a listener that is opened from outside is reached from inside, and nothing else is", func(ctx context.Context, b *bench) error {
-			return listenInside(ctx, b)
+			return listenInside(ctx, b, nil)
 		}},
 		{"sandbox", "the same sandbox name needs another attempt", func(ctx context.Context, b *bench) error {
-			a, err := b.prepare(ctx, runtime.Resources{})
+			a, err := b.prepare(ctx, order{})
 			if err != nil {
 				return err
 			}
@@ -103,8 +103,8 @@ func (b *bench) advise(err error) error {
 	return err
 }
 
-func listenInside(ctx context.Context, b *bench) (err error) {
-	a, err := b.prepare(ctx, runtime.Resources{})
+func listenInside(ctx context.Context, b *bench, users *runtime.IDMap) (err error) {
+	a, err := b.prepare(ctx, order{users: users})
 	if err != nil {
 		return err
 	}

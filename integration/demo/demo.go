@@ -161,27 +161,34 @@ func (d *demo) world(ctx context.Context) (err error) {
 	return nil
 }
 
-// runtime starts the managed containerd that the three nodes share.
+// runtime starts a managed containerd that the three nodes share. One without
+// root has the rights of a node alone, so there each node starts its own.
 func (d *demo) runtime(ctx context.Context) error {
-	managed, err := lab.Containerd(ctx, d.Dir, d.Programs.Bundle, d.PluginBinary)
-	if err != nil {
-		return err
-	}
-	d.atEnd(func(ctx context.Context) error {
-		stopped, err := managed.Stop(ctx)
-		if err == nil && !stopped {
-			err = errors.New("sandboxes are left in the demonstration's containerd")
+	endpoint := ""
+	if os.Geteuid() == 0 {
+		managed, err := lab.Containerd(ctx, d.Dir, d.Programs.Bundle, d.PluginBinary)
+		if err != nil {
+			return err
 		}
-		return err
-	})
-	d.say("started a containerd of its own: inspect it with  crictl -r %s pods", managed.Endpoint())
+		d.atEnd(func(ctx context.Context) error {
+			stopped, err := managed.Stop(ctx)
+			if err == nil && !stopped {
+				err = errors.New("sandboxes are left in the demonstration's containerd")
+			}
+			return err
+		})
+		endpoint = managed.Endpoint()
+		d.say("started a containerd of its own: inspect it with  crictl -r %s pods", endpoint)
+	} else {
+		d.say("each node will start a containerd without root, in a user namespace")
+	}
 	for i, org := range d.orgs {
 		node, err := d.lab.Configure(lab.NodeSpec{
 			Name:      fmt.Sprintf("node-%d", i+1),
 			APIKey:    d.lab.Server.AddNode(org.id, d.collab),
 			Key:       org.key,
 			Databases: map[string]string{"default": org.csv},
-			Endpoint:  managed.Endpoint(),
+			Endpoint:  endpoint,
 			Extra:     map[string]any{"policies": map[string]any{"allowed_algorithms": []string{d.image.Pinned}}},
 		})
 		if err != nil {

@@ -130,6 +130,9 @@ func (s suite) run(out io.Writer) error {
 	env := map[string]string{
 		"V6NODE_BIN": filepath.Join(payloadDir, "bin"), "V6NODE_BUNDLE": filepath.Join(payloadDir, "bundle"), "V6NODE_TEST_PATIENCE": patience,
 	}
+	if s.Installed {
+		env["V6NODE_DEB"] = filepath.Join(payloadDir, packageFile)
+	}
 	for k, v := range s.Env {
 		env[k] = v
 	}

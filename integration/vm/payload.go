@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +35,11 @@ func makePayload(ctx context.Context, repo, tmp string, plan []suite) (string, e
 	if err := build("build", "-trimpath", "-o", filepath.Join(stage, "vm"), "./integration/vm"); err != nil {
 		return "", err
 	}
+	if slices.ContainsFunc(plan, func(s suite) bool { return s.Installed }) {
+		if err := makePackage(ctx, repo, stage); err != nil {
+			return "", err
+		}
+	}
 	done := map[string]bool{}
 	for _, s := range plan {
 		if done[s.Package] {
@@ -44,7 +51,7 @@ func makePayload(ctx context.Context, repo, tmp string, plan []suite) (string, e
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "", err
 		}
-		if err := build("test", "-c", "-vet=off", "-trimpath", "-tags", "integration", "-o", filepath.Join(dir, "test"), s.Package); err != nil {
+		if err := build("test", "-c", "-vet=off", "-trimpath", "-tags", "integration,vm", "-o", filepath.Join(dir, "test"), s.Package); err != nil {
 			return "", err
 		}
 		if data := filepath.Join(repo, s.Package, "testdata"); exists(data) {
@@ -76,6 +83,25 @@ func makePayload(ctx context.Context, repo, tmp string, plan []suite) (string, e
 	}
 	disk := filepath.Join(tmp, "payload.ext4")
 	return disk, makeDisk(ctx, stage, disk, fmt.Sprintf("%dM", (size+size/16)>>20))
+}
+
+// packageFile is where the machine finds the Debian package.
+const packageFile = "v6node.deb"
+
+// makePackage builds the Debian package from what is built already.
+func makePackage(ctx context.Context, repo, stage string) error {
+	say("building the Debian package")
+	dir := filepath.Join(stage, "deb")
+	cmd := command(ctx, filepath.Join(repo, "contrib", "debian", "build"), dir)
+	cmd.Env = append(os.Environ(), "DEB_COMPRESSION=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the Debian package: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(found) != 1 {
+		return errors.Join(fmt.Errorf("%d packages were built", len(found)), err)
+	}
+	return errors.Join(os.Rename(found[0], filepath.Join(stage, packageFile)), os.Remove(dir))
 }
 
 // dir is the directory of a package's test binary, below tests/.

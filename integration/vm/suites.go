@@ -13,7 +13,9 @@ type suite struct {
 	// then use control groups directly.
 	HideSystemd bool
 	Env         map[string]string
-	Timeout     time.Duration // for the whole list; 30 minutes if 0
+	// Installed gives the tests the Debian package instead of the programs alone.
+	Installed bool
+	Timeout   time.Duration // for the whole list; 30 minutes if 0
 
 	// Only is a pattern of the command line in place of Tests.
 	Only string
@@ -45,6 +47,10 @@ var suites = []suite{
 		Name: "limits, without root", Package: "./integration",
 		Tests: []string{"TestLimitsHoldWithoutRoot"},
 		Env:   map[string]string{"V6NODE_TEST_CGROUPS": "cgroupfs v2", "V6NODE_TEST_USER": "hpc"},
+	},
+	{
+		Name: "the Debian package", Package: "./integration/installed", Installed: true,
+		Tests: []string{"TestAnInstalledNodeIsAService", "TestANormalUserSeesTheDemonstration", "TestANormalUserInstallsItWithoutRoot"},
 	},
 }
 

@@ -108,6 +108,7 @@ type Sandbox struct {
 	NetNS     string    `json:"netns,omitempty"`
 	Cgroup    string    `json:"cgroup,omitempty"`
 	PID       int       `json:"pid,omitempty"`
+	UserNS    string    `json:"userns,omitempty"` // FIRST:SIZE, the ids that it has of this machine; empty is all
 }
 
 // Container is the algorithm's container at the runtime.

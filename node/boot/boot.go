@@ -143,13 +143,18 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	files := image.NewSIF(image.SIFOptions{Store: store, Shed: shed, Log: o.Log})
+	users, err := engine.NewUsers(engine.UserMode(cfg.Runtime.UserNS), state.Instance, o.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, users.Close()) }()
 	monitor := health.New(nil)
 	monitor.Require("runtime", health.Cached(answers(rt.Ready), askRuntimeEvery))
 	n, err := node.New(node.Options{
 		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Health: monitor,
 		Resolver: image.Schemes{imageref.Container: resolver, imageref.SIF: files, imageref.ORAS: files},
 		Caches:   []node.Cache{files},
-		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, monitor.Loop("runtime", listAllowance), o.Log),
+		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, users, monitor.Loop("runtime", listAllowance), o.Log),
 		Version:  o.Version,
 		Stop:     o.Stop,
 	})

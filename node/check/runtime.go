@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node/kubelet"
 	"github.com/v6node/v6node/runtime"
 	"github.com/v6node/v6node/runtime/embedded"
@@ -93,7 +95,7 @@ type feature struct {
 }
 
 func features(i runtime.Info, handler string, events bool) []feature {
-	return []feature{
+	all := []feature{
 		{"cgroup driver told", i.TellsDriver, "the runtime does not tell its cgroup driver, so it is read from its configuration",
 			"use containerd 2.0 or newer, or CRI-O 1.28 or newer"},
 		{"recursive read-only mounts", i.RecursiveReadOnly(handler), "mounts below a database's directory keep their own mode inside the container",
@@ -103,6 +105,11 @@ func features(i runtime.Info, handler string, events bool) []feature {
 		{"devices by CDI", i.CDI, "the runtime gives no devices by CDI, so limits.devices cannot be used",
 			"use containerd 1.7 or newer with enable_cdi = true, or CRI-O"},
 	}
+	if os.Geteuid() == 0 && !userns.Inside() { // else there is one for all
+		all = append(all, feature{"user namespaces", i.UserNamespaces(handler), "an algorithm's root is the machine's root without capabilities",
+			"use containerd 2.0 or newer, or CRI-O 1.25 or newer, with runc 1.2 or newer, on Linux 6.3 or newer"})
+	}
+	return all
 }
 
 // bundle looks whether the containerd beside v6node is the one that it was made

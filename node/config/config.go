@@ -123,7 +123,16 @@ type Prometheus struct {
 type Runtime struct {
 	Endpoint string // "unix:///run/containerd/containerd.sock"; "" starts the node's own containerd
 	Handler  string // the runtime's handler (runtime class); "" is its default
+	UserNS   string // UserNSHost, UserNSAuto or UserNSRequired
 }
+
+// Whose root an algorithm's root is: the machine's, nobody's where that can be,
+// or nobody's in any case.
+const (
+	UserNSHost     = "host"
+	UserNSAuto     = "auto"
+	UserNSRequired = "required"
+)
 
 // Proxy is the vantage6 API that each run sees.
 type Proxy struct {

@@ -54,6 +54,7 @@ func parse(name, abs string, data []byte) (*Config, *decoder) {
 		Prometheus:   Prometheus{Interval: 45 * time.Second},
 		Proxy:        Proxy{Port: defaultProxyPort},
 		PollInterval: defaultPollInterval,
+		Runtime:      Runtime{UserNS: UserNSAuto},
 		StopGrace:    defaultStopGrace,
 	}
 	c.ShareAlgorithmLogs = true
@@ -419,6 +420,7 @@ func (d *decoder) runtime(s *section, c *Config) {
 	r := d.section(v, "runtime")
 	defer r.done()
 	r.text("handler", &c.Runtime.Handler)
+	r.oneOf("userns", &c.Runtime.UserNS, UserNSHost, UserNSAuto, UserNSRequired)
 	text := ""
 	if !r.text("endpoint", &text) || text == "" {
 		return

@@ -76,7 +76,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		LogLevel: slog.LevelDebug, LogFormat: LogText,
 		Prometheus: Prometheus{Enabled: true, Interval: 45 * time.Second},
 		Metrics:    address(t, "127.0.0.1:9464"),
-		Runtime:    Runtime{Endpoint: "unix:///run/containerd/containerd.sock", Handler: "runc"},
+		Runtime:    Runtime{Endpoint: "unix:///run/containerd/containerd.sock", Handler: "runc", UserNS: UserNSAuto},
 		Proxy:      Proxy{Port: 8080},
 		Limits: Limits{Memory: 4 << 30, MemorySwap: 6 << 30, MemoryReservation: 512 << 20, CPUs: 1.5, CPUShares: 1024,
 			CpusetCpus: "0-3,8", CpusetMems: "0", Pids: 512, TmpfsSize: 256 << 20, OutputSize: 1 << 30, ScratchSize: 20 << 30, LogSize: 128 << 20, ShmSize: 128 << 20,

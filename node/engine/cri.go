@@ -51,6 +51,7 @@ type CRI struct {
 	watcher  *runtime.Watcher
 	instance string
 	handler  string
+	users    *Users
 	log      *slog.Logger
 
 	// Gateways outlive the calls that open them: they end at Remove, or all
@@ -73,8 +74,9 @@ type gateway struct {
 
 // NewCRI makes an engine on a connected runtime. instance names this node
 // among all nodes that share the runtime; it is a short DNS label. The loop, which
-// may be nil, is Run's.
-func NewCRI(rt *runtime.Client, instance, handler string, loop *health.Loop, log *slog.Logger) *CRI {
+// may be nil, is Run's; without users every algorithm is in the machine's user
+// namespace.
+func NewCRI(rt *runtime.Client, instance, handler string, users *Users, loop *health.Loop, log *slog.Logger) *CRI {
 	busy := func(b bool) {
 		if b {
 			loop.Beat()
@@ -83,7 +85,7 @@ func NewCRI(rt *runtime.Client, instance, handler string, loop *health.Loop, log
 		}
 	}
 	return &CRI{
-		rt: rt, instance: instance, handler: handler, log: log,
+		rt: rt, instance: instance, handler: handler, users: users, log: log,
 		watcher:  runtime.NewWatcher(rt, map[string]string{LabelNode: instance}, runtime.WatchOptions{Busy: busy}),
 		gateways: make(map[int64]*gateway),
 		groups:   make(map[int64]*runtime.Cgroup),
@@ -159,7 +161,7 @@ func (e *CRI) newCgroup(runID int64) *runtime.Cgroup {
 
 func (e *CRI) sandboxSpec(s *Spec) *runtime.SandboxSpec {
 	run := strconv.FormatInt(s.RunID, 10)
-	return &runtime.SandboxSpec{
+	spec := &runtime.SandboxSpec{
 		Name:           "run-" + run,
 		Namespace:      Namespace,
 		UID:            e.instance + "-" + run,
@@ -170,7 +172,12 @@ func (e *CRI) sandboxSpec(s *Spec) *runtime.SandboxSpec {
 		CgroupParent:   e.cgroup(s.RunID).Parent(),
 		RuntimeHandler: e.handlerFor(s),
 		Resources:      s.Resources,
+		Users:          e.users.of(s.RunID),
 	}
+	if spec.Users != nil {
+		spec.Annotations = map[string]string{AnnotationUsers: spec.Users.String()}
+	}
+	return spec
 }
 
 // Open implements Engine.
@@ -186,14 +193,17 @@ func (e *CRI) Open(ctx context.Context, s *Spec) (_ string, err error) {
 	if ctx.Err() != nil {
 		return "", errors.Join(ctx.Err(), cg.Remove(undo))
 	}
-	id, err := e.rt.RunSandbox(undo, e.sandboxSpec(s))
+	if err := e.users.take(e.rt.Info(), e.handlerFor(s), s); err != nil {
+		return "", errors.Join(fmt.Errorf("make the user namespace of run %d: %w", s.RunID, err), cg.Remove(undo))
+	}
+	id, err := e.runSandbox(undo, s)
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("start the sandbox of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
 	}
-	ns, err := e.netns(ctx, id)
+	ns, _, err := e.netns(ctx, id)
 	if err == nil {
 		err = errors.Join(asNetwork(e.advise(ns.Verify())), ns.Close())
 	}
@@ -224,27 +234,28 @@ func (e *CRI) advise(err error) error {
 	return err
 }
 
-func (e *CRI) netns(ctx context.Context, sandboxID string) (*cni.Netns, error) {
+func (e *CRI) netns(ctx context.Context, sandboxID string) (*cni.Netns, *runtime.Sandbox, error) {
 	sb, err := e.rt.SandboxStatus(ctx, sandboxID)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the sandbox's network namespace: %w", err)
+		return nil, nil, fmt.Errorf("ask for the sandbox's network namespace: %w", err)
 	}
 	if sb.NetNS == "" {
-		return nil, fmt.Errorf("%w: the runtime names no network namespace for the sandbox", ErrNetwork)
+		return nil, nil, fmt.Errorf("%w: the runtime names no network namespace for the sandbox", ErrNetwork)
 	}
 	ns, err := cni.OpenNetns(sb.NetNS)
 	if err != nil {
-		return nil, asNetwork(err)
+		return nil, nil, asNetwork(err)
 	}
-	return ns, nil
+	return ns, sb, nil
 }
 
 // Gateway implements Engine.
 func (e *CRI) Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler) error {
-	ns, err := e.netns(ctx, sandboxID)
+	ns, sb, err := e.netns(ctx, sandboxID)
 	if err != nil {
 		return fmt.Errorf("open the gateway of run %d: %w", runID, err)
 	}
+	e.users.found(runID, sb)
 	l, err := ns.Listen(net.JoinHostPort(ProxyAddress, strconv.Itoa(port)))
 	if err := errors.Join(err, ns.Close()); err != nil {
 		if l != nil {
@@ -437,6 +448,7 @@ func (e *CRI) Remove(ctx context.Context, runID int64) error {
 	if err := e.cgroup(runID).Remove(ctx); err != nil {
 		return fmt.Errorf("remove the cgroup of run %d: %w", runID, err)
 	}
+	e.users.release(runID)
 	e.mu.Lock()
 	delete(e.groups, runID)
 	e.mu.Unlock()

@@ -261,12 +261,12 @@ func (d *Containerd) forgetBoot(now string) error {
 	if err != nil || old == nil || old.Boot == now {
 		return err
 	}
-	for _, dir := range []string{d.layout.state, d.layout.runc, d.layout.shimSocks} {
+	for _, dir := range []string{d.layout.runc, d.layout.shimSocks} {
 		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(os.RemoveAll(d.layout.state), d.layout.createState())
 }
 
 // Endpoint is where CRI, and containerd's own API, are served.

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
+
 	"github.com/v6node/v6node/internal/userns"
 )
 
@@ -21,7 +23,7 @@ const maxShimDir = 107 - 1 - 64
 type layout struct {
 	root       string // containerd's persistent data
 	rootLock   string
-	state      string // containerd's transient data
+	state      string // containerd's transient data, see reachable
 	stateLock  string
 	runc       string // runc's state
 	config     string // config.toml
@@ -37,6 +39,7 @@ type layout struct {
 	ttrpc      string
 	shimSocks  string
 	shortPath  bool
+	reachable  bool // whether state is one
 	configTemp string
 }
 
@@ -66,6 +69,12 @@ func newLayout(root, state string) (*layout, error) {
 				l.sockets, n, maxShimDir, maxShimDir-2)
 		}
 	}
+	if os.Geteuid() == 0 && !userns.Inside() {
+		// The root of a sandbox in a user namespace of its own is nobody to this
+		// machine, and has to find its root file system. All of the state
+		// directory could not be made passable for that, nor what is above it.
+		l.state, l.reachable = shortDir(state)+"-containerd", true
+	}
 	l.socket = filepath.Join(l.sockets, "containerd.sock")
 	l.ttrpc = l.socket + ".ttrpc"
 	l.shimSocks = filepath.Join(l.sockets, "s")
@@ -92,14 +101,24 @@ func shortDir(state string) string {
 
 // create makes the directories, private to this user.
 func (l *layout) create() error {
-	dirs := []string{filepath.Dir(l.rootLock), filepath.Dir(l.stateLock), l.root, l.state, l.runc,
+	dirs := []string{filepath.Dir(l.rootLock), filepath.Dir(l.stateLock), l.root, l.runc,
 		filepath.Dir(l.cniConf), l.cniConf, l.cniBin, l.certs, l.handlers, l.sockets, l.shimSocks}
 	for _, dir := range dirs {
 		if err := privateDir(dir); err != nil {
 			return err
 		}
 	}
-	return nil
+	return l.createState()
+}
+
+// createState makes the directory of containerd's transient data. Others may
+// pass through a reachable one, and list nothing; everything in it has a mode of
+// its own, and containerd keeps each sandbox's directory to that sandbox's root.
+func (l *layout) createState() error {
+	if err := privateDir(l.state); err != nil || !l.reachable {
+		return err
+	}
+	return os.Chmod(l.state, 0o711)
 }
 
 // privateDir creates dir with mode 0700, or makes sure that an existing one
@@ -142,5 +161,21 @@ func (l *layout) removeTransient() error {
 			}
 		}
 	}
+	if l.reachable {
+		errs = append(errs, removeUnmounted(l.state))
+	}
 	return errors.Join(errs...)
+}
+
+// removeUnmounted removes a directory and all that is in it, unless something is
+// mounted there.
+func removeUnmounted(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("look for mounts in %s: %w", dir, err)
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s stays, because %s is mounted in it", dir, mounts[0].Mountpoint)
+	}
+	return os.RemoveAll(dir)
 }

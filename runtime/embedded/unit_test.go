@@ -264,6 +264,7 @@ func TestOnlyTheGivenNetworkIsInstalled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.state = filepath.Join(dir, "containerd")
 	if l.shortPath {
 		l.sockets = filepath.Join(dir, "sockets")
 		l.shimSocks = filepath.Join(l.sockets, "s")

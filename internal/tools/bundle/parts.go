@@ -28,6 +28,7 @@ type part struct {
 	// dynamic programs are linked so, also where they could be static.
 	dynamic bool
 	extra   bool // not part of a bundle; built when it is named
+	test    bool // pkg has tests, and they are the program
 }
 
 const static = "osusergo netgo static_build"
@@ -59,6 +60,7 @@ func parts(repo string) []part {
 			}},
 		// For benchmarks: what an administrator would import images with.
 		{name: "ctr", module: ctd, pinDir: repo, pkg: "./cmd/ctr", tags: "urfave_cli_no_docs " + static, ldflags: containerdVersion, extra: true},
+		{name: "critest", module: "sigs.k8s.io/cri-tools", pinDir: tools, pkg: "./cmd/critest", tags: static, ldflags: none, extra: true, test: true},
 	}
 }
 
@@ -105,7 +107,11 @@ func (p part) make(ctx context.Context, g *toolchain, s *stamp, out string, forc
 
 func (p part) command(m module, mode string) (args, env []string) {
 	ldflags := strings.TrimSpace("-s -w " + p.ldflags(m.Version))
-	args = []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", p.tags}
+	args = []string{"build"}
+	if p.test {
+		args = []string{"test", "-c"}
+	}
+	args = append(args, "-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", p.tags)
 	env = []string{"GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0"}
 	if p.cgo {
 		env[2] = "CGO_ENABLED=1"
