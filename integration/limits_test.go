@@ -299,12 +299,6 @@ func bothGroups(t *testing.T, n limitedNode) {
 	if err := cg.VerifyProcess(os.Getpid(), want, nil); !errors.Is(err, runtime.ErrLimit) {
 		t.Errorf("a process outside: %v", err)
 	}
-	if n.w.user != nil {
-		// Only who has rights in the user's namespace may ask for more.
-		g.release(t)
-		completed[gated](t, n.finish(t, g.task))
-		return
-	}
 	if err := cg.VerifyProcess(c.PID, want, []runtime.Rlimit{{Type: "RLIMIT_NOFILE", Soft: 1, Hard: 1}}); !errors.Is(err, runtime.ErrLimit) {
 		t.Errorf("a ulimit that it does not have: %v", err)
 	}

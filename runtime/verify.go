@@ -25,13 +25,33 @@ type Rlimit struct {
 // RlimitInfinity is no limit.
 const RlimitInfinity = unix.RLIM_INFINITY
 
-// rlimits are the kernel's numbers of resources.
-var rlimits = map[string]int{
-	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
-	"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
-	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
-	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
-	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+// rlimits are what the kernel calls the resources in proc_pid_limits(5).
+var rlimits = map[string]string{
+	"RLIMIT_AS": "Max address space", "RLIMIT_CORE": "Max core file size", "RLIMIT_CPU": "Max cpu time", "RLIMIT_DATA": "Max data size",
+	"RLIMIT_FSIZE": "Max file size", "RLIMIT_LOCKS": "Max file locks", "RLIMIT_MEMLOCK": "Max locked memory",
+	"RLIMIT_MSGQUEUE": "Max msgqueue size", "RLIMIT_NICE": "Max nice priority", "RLIMIT_NOFILE": "Max open files",
+	"RLIMIT_NPROC": "Max processes", "RLIMIT_RSS": "Max resident set", "RLIMIT_RTPRIO": "Max realtime priority",
+	"RLIMIT_RTTIME": "Max realtime timeout", "RLIMIT_SIGPENDING": "Max pending signals", "RLIMIT_STACK": "Max stack size",
+}
+
+// hardLimit finds a hard limit in the text of proc_pid_limits(5), which may be
+// read where prlimit(2) would want rights in the process's user namespace.
+func hardLimit(text, label string) (uint64, error) {
+	for line := range strings.Lines(text) {
+		rest, ok := strings.CutPrefix(line, label+" ")
+		if !ok {
+			continue
+		}
+		fields := strings.Fields(rest) // soft, hard, unit
+		if len(fields) < 2 {
+			break
+		}
+		if fields[1] == "unlimited" {
+			return RlimitInfinity, nil
+		}
+		return strconv.ParseUint(fields[1], 10, 64)
+	}
+	return 0, fmt.Errorf("the kernel tells no %q", label)
 }
 
 // VerifyRlimits compares resource limits wanted with those that a process has
@@ -110,19 +130,26 @@ func (g *Cgroup) VerifyProcess(pid int, want Resources, limits []Rlimit) error {
 			return &Error{Op: op, Kind: ErrLimit, text: fmt.Sprintf("the OOM score adjustment should be %d but is %s; a runtime without CAP_SYS_RESOURCE cannot go below its own", *want.OOMScoreAdj, oneLine(text))}
 		}
 	}
+	known := ""
+	if len(limits) > 0 {
+		var err error
+		if known, err = textValue(filepath.Join(proc, "limits")); err != nil {
+			return gone(&Error{Op: op, Cause: err})
+		}
+	}
 	for _, w := range limits {
-		resource, ok := rlimits[w.Type]
+		label, ok := rlimits[w.Type]
 		if !ok {
 			return &Error{Op: op, Kind: ErrLimit, text: w.Type + " is not a resource limit"}
 		}
-		var r unix.Rlimit
-		if err := unix.Prlimit(pid, resource, nil, &r); err != nil {
-			return gone(&Error{Op: op, Cause: err})
+		hard, err := hardLimit(known, label)
+		if err != nil {
+			return &Error{Op: op, Cause: err}
 		}
 		// A process may raise its soft limit, as every Go program does with
 		// its files, and lower both.
-		if r.Max > w.Hard {
-			return &Error{Op: op, Kind: ErrLimit, text: fmt.Sprintf("the hard limit %s should be %s but is %s", w.Type, limitText(w.Hard), limitText(r.Max))}
+		if hard > w.Hard {
+			return &Error{Op: op, Kind: ErrLimit, text: fmt.Sprintf("the hard limit %s should be %s but is %s", w.Type, limitText(w.Hard), limitText(hard))}
 		}
 	}
 	return nil

@@ -128,3 +128,30 @@ func TestUnlimitedSwapIsAskedForAndChecked(t *testing.T) {
 		t.Error("-2 is accepted")
 	}
 }
+
+func TestHardLimitsAreReadAsTheKernelWritesThem(t *testing.T) {
+	const text = "Limit                     Soft Limit           Hard Limit           Units     \n" +
+		"Max cpu time              unlimited            unlimited            seconds   \n" +
+		"Max processes             10                   96365                processes \n" +
+		"Max nice priority         0                    7                    \n" +
+		"Max open files            \n"
+	for label, want := range map[string]uint64{"Max cpu time": RlimitInfinity, "Max processes": 96365, "Max nice priority": 7} {
+		if got, err := hardLimit(text, label); err != nil || got != want {
+			t.Errorf("%s: %d, %v; want %d", label, got, err, want)
+		}
+	}
+	for _, label := range []string{"Max open files", "Max open", "Max locked memory"} {
+		if got, err := hardLimit(text, label); err == nil {
+			t.Errorf("%s: %d", label, got)
+		}
+	}
+	own, err := os.ReadFile("/proc/self/limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, label := range rlimits {
+		if _, err := hardLimit(string(own), label); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}

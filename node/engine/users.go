@@ -40,6 +40,9 @@ type Users struct {
 	start int64 // where the runs of this node begin to look for a slot
 	probe *runtime.MapProbe
 	log   *slog.Logger
+	// privileged tells whether this process has CAP_SYS_RESOURCE. A runtime
+	// has no less, for it sets limits.
+	privileged bool
 
 	mu     sync.Mutex
 	taken  map[int64]int64 // run to slot
@@ -78,7 +81,7 @@ func newUsers(mode UserMode, instance string, log *slog.Logger) (*Users, error) 
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(instance)) // never fails
 	slots := int64(count / runtime.IDMapSize)
-	return &Users{mode: mode, first: first, slots: slots, start: int64(h.Sum32()) % slots, probe: probe, log: log, taken: make(map[int64]int64)}, nil
+	return &Users{mode: mode, first: first, slots: slots, start: int64(h.Sum32()) % slots, probe: probe, log: log, privileged: Machine().Privileged, taken: make(map[int64]int64)}, nil
 }
 
 // Close gives back what NewUsers has taken. A nil one has taken nothing.
@@ -127,7 +130,12 @@ func (u *Users) possible(info runtime.Info, handler string, s *Spec) error {
 	if broken {
 		return fmt.Errorf("%w: the runtime has failed to make a user namespace", ErrLimit)
 	}
-	if !info.UserNamespaces(handler) {
+	switch {
+	case len(s.Devices) > 0:
+		return fmt.Errorf("%w: a device keeps its owner, whom a user namespace does not know", ErrLimit)
+	case len(s.Rlimits) > 0 && !u.privileged:
+		return fmt.Errorf("%w: ulimits for a process in a user namespace need CAP_SYS_RESOURCE, which the node does not have", ErrLimit)
+	case !info.UserNamespaces(handler):
 		return fmt.Errorf("%w: the runtime makes no user namespaces with this handler (containerd 2.0 or CRI-O 1.25, runc 1.2 and Linux 6.3 do)", ErrLimit)
 	}
 	for _, m := range s.Mounts {
