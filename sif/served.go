@@ -61,7 +61,8 @@ func (i *servedImage) layer(ctx context.Context, n int, l cache.Layer) (io.ReadS
 	}
 	f, err := i.image.OpenLayer(n, l)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = i.makeLayers(ctx, nil); err == nil {
+		// Whoever asks for it has not got it by an import.
+		if _, err = i.makeLayers(ctx, nil, nil); err == nil {
 			f, err = i.image.OpenLayer(n, l)
 		}
 	}
@@ -72,17 +73,23 @@ func (i *servedImage) layer(ctx context.Context, n int, l cache.Layer) (io.ReadS
 }
 
 // prepare makes the layers before anyone asks for them.
-func (i *servedImage) prepare(ctx context.Context, progress report) error {
+func (i *servedImage) prepare(ctx context.Context, progress report) (*imports, error) {
 	if !i.begin() {
-		return errors.New("the image was released already")
+		return nil, errors.New("the image was released already")
 	}
-	return errors.Join(i.makeLayers(ctx, progress), i.end())
+	sent, err := i.makeLayers(ctx, i.store.o.Importer, progress)
+	return sent, errors.Join(err, i.end())
 }
 
-func (i *servedImage) makeLayers(ctx context.Context, progress report) error {
-	return i.image.MakeLayers(ctx, i.record, func(w *cache.Work) error {
-		return i.store.layersAgain(ctx, i.resolved, w, i.record, progress)
+func (i *servedImage) makeLayers(ctx context.Context, to Importer, progress report) (sent *imports, err error) {
+	err = i.image.MakeLayers(ctx, i.record, func(w *cache.Work) (err error) {
+		sent, err = i.store.layersAgain(ctx, to, i.resolved, w, i.record, progress)
+		return err
 	})
+	if err != nil {
+		return nil, errors.Join(err, sent.release(ctx))
+	}
+	return sent, nil
 }
 
 // begin notes that a blob is used, unless the image is released already.

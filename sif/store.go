@@ -45,6 +45,10 @@ type Options struct {
 	Listen string
 	// Architecture is the machine's. Default: this program's.
 	Architecture string
+	// Importer, if set, is the way around the registry for layers: they go into the
+	// runtime's own store while they are made, and not into the cache. Where it fails, they
+	// go the usual way.
+	Importer Importer
 	// Log gets what happens outside of calls. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -354,19 +358,22 @@ func (s *Store) Ensure(ctx context.Context, r Resolved, progress func(Progress))
 
 func (s *Store) ensure(ctx context.Context, r Resolved, progress report) (*Pull, error) {
 	converted := false
+	var sent *imports
 	img, rec, err := s.cache.Make(ctx, r.Digest, s.wanted, func(w *cache.Work, rec *cache.Record) (*cache.Record, error) {
+		had := rec != nil
 		var err error
-		rec, converted, err = s.make(ctx, r, w, rec, progress)
+		rec, sent, err = s.make(ctx, r, w, rec, progress)
+		converted = err == nil && !had
 		return rec, err
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, sent.release(ctx))
 	}
 	served := &servedImage{store: s, resolved: r, image: img, record: rec}
 	name := "sif/" + registry.Name(path.Base(r.ref.Name+r.ref.Repository))
 	remove, err := s.registry.Add(name, registry.Tag(r.Digest), served)
 	if err != nil {
-		return nil, errors.Join(err, img.Close())
+		return nil, errors.Join(err, img.Close(), sent.release(ctx))
 	}
 	p := &Pull{
 		Reference: s.address + "/" + name + "@" + rec.Digest,
@@ -374,11 +381,16 @@ func (s *Store) ensure(ctx context.Context, r Resolved, progress report) (*Pull,
 		ImageID:   rec.ConfigDigest,
 		Converted: converted,
 		prepare: func(ctx context.Context, progress report) error {
-			return failed(r.Reference, served.prepare(ctx, progress))
+			if sent != nil {
+				return nil
+			}
+			var err error
+			sent, err = served.prepare(ctx, progress)
+			return failed(r.Reference, err)
 		},
 		release: func() error {
 			remove()
-			return served.close()
+			return errors.Join(served.close(), sent.release(ctx))
 		},
 	}
 	for _, l := range rec.Layers {
@@ -401,15 +413,15 @@ func (s *Store) wanted(rec *cache.Record) bool {
 }
 
 // make verifies and converts, as far as it is needed, out of one open file.
-func (s *Store) make(ctx context.Context, r Resolved, w *cache.Work, rec *cache.Record, progress report) (_ *cache.Record, converted bool, err error) {
+func (s *Store) make(ctx context.Context, r Resolved, w *cache.Work, rec *cache.Record, progress report) (_ *cache.Record, sent *imports, err error) {
 	src, err := s.source(ctx, r, progress)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	img, err := image.Open(ctx, src, image.Options{Architecture: s.o.Architecture})
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	var signers []string
 	if s.o.Keys != nil {
@@ -417,15 +429,15 @@ func (s *Store) make(ctx context.Context, r Resolved, w *cache.Work, rec *cache.
 			progress(Progress{Verifying, 0, src.Size()})
 		}
 		if signers, err = signature.Verify(ctx, img.File(), img.Used(), s.o.Keys); err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 	}
 	if rec == nil {
-		res, err := img.Convert(ctx, w.Layer, image.ConvertOptions{MaxBytes: s.o.MaxImageBytes, Progress: progress.bytes(Converting, 0)})
-		if err != nil {
-			return nil, false, err
+		var res *image.Result
+		if res, sent, err = s.convert(ctx, s.o.Importer, img, w, progress); err != nil {
+			return nil, nil, err
 		}
-		rec, converted = recordOf(img, res), true
+		rec = recordOf(img, res)
 	}
 	rec.AddName(r.ref.Pin("").String())
 	if s.o.Keys != nil {
@@ -434,7 +446,27 @@ func (s *Store) make(ctx context.Context, r Resolved, w *cache.Work, rec *cache.
 		}
 		rec.Verified[s.o.Keys.ID()] = signers
 	}
-	return rec, converted, nil
+	return rec, sent, nil
+}
+
+// convert makes an image's layers: in the runtime's store where there is a way, which the
+// imports then are, else in the cache.
+func (s *Store) convert(ctx context.Context, to Importer, img *image.Image, w *cache.Work, progress report) (*image.Result, *imports, error) {
+	o := image.ConvertOptions{MaxBytes: s.o.MaxImageBytes, Progress: progress.bytes(Converting, 0)}
+	if to != nil && !s.o.KeepLayers {
+		sent := &imports{}
+		res, err := sent.into(ctx, to, img, o)
+		if err == nil {
+			return res, sent, nil
+		}
+		err = errors.Join(err, sent.release(ctx))
+		if sent.failed == nil || ctx.Err() != nil {
+			return nil, nil, err
+		}
+		s.o.Log.WarnContext(ctx, "the runtime does not take a converted layer, and will pull it", "error", err)
+	}
+	res, err := img.Convert(ctx, w.Layer, o)
+	return res, nil, err
 }
 
 func recordOf(img *image.Image, res *image.Result) *cache.Record {
@@ -456,22 +488,23 @@ func recordOf(img *image.Image, res *image.Result) *cache.Record {
 
 // layersAgain makes the layers of a record once more, when a runtime asks for an image
 // that was pulled and converted long ago.
-func (s *Store) layersAgain(ctx context.Context, r Resolved, w *cache.Work, rec *cache.Record, progress report) (err error) {
+func (s *Store) layersAgain(ctx context.Context, to Importer, r Resolved, w *cache.Work, rec *cache.Record, progress report) (sent *imports, err error) {
 	src, err := s.source(ctx, r, progress)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	img, err := image.Open(ctx, src, image.Options{Architecture: s.o.Architecture})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	res, err := img.Convert(ctx, w.Layer, image.ConvertOptions{MaxBytes: s.o.MaxImageBytes, Progress: progress.bytes(Converting, 0)})
+	res, sent, err := s.convert(ctx, to, img, w, progress)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if res.Digest != rec.Digest {
-		return fmt.Errorf("the image %s converts to %s, which was %s; remove it with v6node image rm", rec.Source, res.Digest, rec.Digest)
+		err := fmt.Errorf("the image %s converts to %s, which was %s; remove it with v6node image rm", rec.Source, res.Digest, rec.Digest)
+		return nil, errors.Join(err, sent.release(ctx))
 	}
-	return nil
+	return sent, nil
 }

@@ -96,7 +96,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		err = errors.Join(err, g.Wait())
 	}()
 	endpoint := cfg.Runtime.Endpoint
-	var shed func(context.Context, []string) error // CRI has no call for it
+	var content *embedded.Content // CRI has no calls for it
 	if endpoint == "" {
 		managed, startErr := startManaged(ctx, o, limited.NoCgroups)
 		if startErr != nil {
@@ -115,7 +115,11 @@ func Run(ctx context.Context, o Options) (err error) {
 			ending.Store(true)
 			err = errors.Join(err, endManaged(o, managed))
 		}()
-		endpoint, shed = managed.Endpoint(), managed.Shed
+		endpoint = managed.Endpoint()
+		if content, err = embedded.OpenContent(endpoint); err != nil {
+			return fmt.Errorf("%w: %w", ErrRuntime, err)
+		}
+		defer func() { err = errors.Join(err, content.Close()) }()
 	}
 	rt, err := runtime.Dial(ctx, endpoint, limited)
 	if err != nil {
@@ -137,12 +141,16 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	resolver := newResolver(cfg, rt, o.Version)
 	defer func() { err = errors.Join(err, resolver.Close()) }()
-	store, err := openSIF(ctx, cfg, o.Log)
+	store, err := openSIF(ctx, cfg, content, o.Log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	files := image.NewSIF(image.SIFOptions{Store: store, Shed: shed, Log: o.Log})
+	sifs := image.SIFOptions{Store: store, Log: o.Log}
+	if content != nil {
+		sifs.Shed = content.Shed
+	}
+	files := image.NewSIF(sifs)
 	users, err := engine.NewUsers(engine.UserMode(cfg.Runtime.UserNS), state.Instance, o.Log)
 	if err != nil {
 		return err

@@ -11,14 +11,16 @@ import (
 
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/runtime/embedded"
 	"github.com/v6node/v6node/sif"
 	"github.com/v6node/v6node/sif/oras"
 	"github.com/v6node/v6node/sif/signature"
 )
 
 // openSIF opens the store of SIF images. Without a section sif: in the
-// configuration it serves the images of registries only.
-func openSIF(ctx context.Context, cfg *config.Config, log *slog.Logger) (*sif.Store, error) {
+// configuration it serves the images of registries only. content, if it is not
+// nil, takes the layers.
+func openSIF(ctx context.Context, cfg *config.Config, content *embedded.Content, log *slog.Logger) (*sif.Store, error) {
 	var keys *signature.Keys
 	if cfg.SIF.RequireSignature {
 		var err error
@@ -35,10 +37,22 @@ func openSIF(ctx context.Context, cfg *config.Config, log *slog.Logger) (*sif.St
 			return nil, fmt.Errorf("%s in sif.directories is no directory; name the directory that the images are in", dir)
 		}
 	}
+	var to sif.Importer
+	if content != nil {
+		to = Importer(content)
+	}
 	return sif.Open(ctx, sif.Options{
+		Importer:    to,
 		Directories: cfg.SIF.Directories, CacheDir: filepath.Join(cfg.StateDir, "sif"), CacheBytes: cfg.SIF.CacheSize,
 		MaxImageBytes: cfg.SIF.MaxImageSize, Keys: keys,
 		Login: image.SIFLogin(logins(cfg)), ORAS: oras.Options{Transport: image.SIFTransport()},
 		Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.SIF.RegistryPort)), Log: log,
 	})
 }
+
+// Importer lets a store of SIF images use a containerd's content store.
+func Importer(c *embedded.Content) sif.Importer { return importer{c} }
+
+type importer struct{ *embedded.Content }
+
+func (i importer) Import(ctx context.Context) (sif.Imported, error) { return i.Content.Import(ctx) }

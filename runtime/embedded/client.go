@@ -2,17 +2,14 @@ package embedded
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"strings"
 	"time"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
-	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -150,9 +147,9 @@ func (c *client) installPause(ctx context.Context, p *pauseImage) error {
 }
 
 func (c *client) importPause(ctx context.Context, p *pauseImage) error {
-	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", criNamespace)
+	in := inNamespace(ctx)
 	images := imagesapi.NewImagesClient(c.conn)
-	list, err := images.List(ctx, &imagesapi.ListImagesRequest{Filters: []string{"name~=^" + pauseRepository + ":"}})
+	list, err := images.List(in, &imagesapi.ListImagesRequest{Filters: []string{"name~=^" + pauseRepository + ":"}})
 	if err != nil {
 		return err
 	}
@@ -162,7 +159,7 @@ func (c *client) importPause(ctx context.Context, p *pauseImage) error {
 			present = true
 			continue
 		}
-		if _, err := images.Delete(ctx, &imagesapi.DeleteImageRequest{Name: i.GetName()}); err != nil && status.Code(err) != codes.NotFound {
+		if _, err := images.Delete(in, &imagesapi.DeleteImageRequest{Name: i.GetName()}); err != nil && status.Code(err) != codes.NotFound {
 			return err
 		}
 	}
@@ -171,18 +168,12 @@ func (c *client) importPause(ctx context.Context, p *pauseImage) error {
 	}
 	// Without a lease, containerd may collect the blobs before the image that
 	// refers to them exists.
-	leases := leasesapi.NewLeasesClient(c.conn)
-	lease, err := leases.Create(ctx, &leasesapi.CreateRequest{
-		ID:     "v6node-pause-" + strings.ToLower(rand.Text()),
-		Labels: map[string]string{"containerd.io/gc.expire": time.Now().Add(time.Hour).UTC().Format(time.RFC3339)},
-	})
+	lease, err := c.lease(ctx, "pause")
 	if err != nil {
 		return err
 	}
-	leased := metadata.AppendToOutgoingContext(ctx, "containerd-lease", lease.GetLease().GetID())
-	err = c.writePause(leased, images, p)
-	_, derr := leases.Delete(ctx, &leasesapi.DeleteRequest{ID: lease.GetLease().GetID()})
-	return errors.Join(err, derr)
+	leased := metadata.AppendToOutgoingContext(in, "containerd-lease", lease)
+	return errors.Join(c.writePause(leased, images, p), c.unlease(ctx, lease, false))
 }
 
 func (c *client) writePause(ctx context.Context, images imagesapi.ImagesClient, p *pauseImage) error {

@@ -17,7 +17,7 @@ import (
 //     plugins of the host.
 //   - discard_unpacked_layers stays off: compressed layers cost disk, but a
 //     lost snapshot is unpacked again instead of pulled again, and pulls go
-//     through containerd's transfer service, its best-tested way. Shed removes
+//     through containerd's transfer service, its best-tested way. Content.Shed removes
 //     those of which this machine has another source.
 //   - config_path: mirrors and certificate authorities of registries, first our
 //     own, then where the administrator already keeps them. Registries on

@@ -36,7 +36,7 @@ func (b *bench) script(ctx context.Context, f *fixture) (err error) {
 	r := runner{c: c, logs: filepath.Join(dir, "logs")}
 	defer func() { err = errors.Join(err, r.end(context.WithoutCancel(ctx))) }()
 	layout := filepath.Join(dir, "layout")
-	watched := watchDisk(layout, filepath.Join(dir, "root", "io.containerd.content.v1.content"))
+	watched := watchDisk(layout, filepath.Join(dir, "root", "containerd", "io.containerd.content.v1.content"))
 	began := time.Now()
 	err = b.scripted(ctx, f, &r, layout, d.Endpoint())
 	took := time.Since(began)
