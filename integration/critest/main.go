@@ -67,11 +67,8 @@ func run(ctx context.Context, root, busybox, focus string) (err error) {
 	}
 	defer func() { err = errors.Join(err, lab.EndContainerd(d)) }()
 
-	reports := filepath.Join(dir, "reports")
-	if err := os.Mkdir(reports, 0o700); err != nil {
-		return err
-	}
-	args := []string{"--runtime-endpoint", d.Endpoint(), "--image-endpoint", d.Endpoint(), "--report-dir", reports, "--ginkgo.no-color", "--ginkgo.timeout=20m"}
+	report := filepath.Join(dir, "report.xml")
+	args := []string{"--runtime-endpoint", d.Endpoint(), "--image-endpoint", d.Endpoint(), "--ginkgo.junit-report", report, "--ginkgo.no-color", "--ginkgo.timeout=20m"}
 	if focus != "" {
 		args = append(args, "--ginkgo.focus", focus)
 	}
@@ -79,12 +76,18 @@ func run(ctx context.Context, root, busybox, focus string) (err error) {
 	cmd.Env = append(os.Environ(), "PATH="+bundle+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	tests := cmd.Run() // its failures are in the report
-	found, err := summary(reports)
+	found, err := summary(report)
 	if err != nil {
 		return errors.Join(tests, err)
 	}
 	fmt.Print(found)
 	return nil
+}
+
+// scripts are what the tests call and not every busybox has.
+var scripts = map[string]string{
+	"/bin/pgrep": "#!/bin/sh\nfor p in /proc/[0-9]*; do read -r n < $p/comm 2>/dev/null; case $n in *$1*) echo ${p#/proc/};; esac; done\n",
+	"/bin/ipcs":  "#!/bin/sh\ncat /proc/sysvipc/shm\n",
 }
 
 // images makes those that the tests ask for by name, as far as busybox can stand
@@ -99,11 +102,15 @@ func images(ctx context.Context, registry *imagekit.Registry, busybox string) er
 		{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\ndefault-user:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")},
 		{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\nnogroup:x:65534:\n")},
 	}
+	for name, text := range scripts {
+		base = append(base, imagekit.File{Path: name, Mode: 0o755, Data: []byte(text)})
+	}
 	for _, applet := range strings.Fields(string(list)) {
 		if applet != "busybox" {
 			base = append(base, imagekit.File{Path: "/bin/" + applet, Link: "busybox"})
 		}
 	}
+	const web = `mkdir -p /www /var/run; echo $$ > /var/run/nginx.pid; httpd -p 80 -h /www; while :; do sleep 1000; done # nginx: master process`
 	const staging = "k8s-staging-cri-tools/"
 	for _, i := range []struct{ name, tag, user, mark string }{
 		{"e2e-test-images/busybox", "1.29-2", "", ""}, {"e2e-test-images/busybox", "1.29-4", "", ""}, {"e2e-test-images/busybox", "1.36.1-1", "", ""},
@@ -121,7 +128,11 @@ func images(ctx context.Context, registry *imagekit.Registry, busybox string) er
 		if i.mark != "" {
 			files = append(files, imagekit.File{Path: "/mark", Mode: 0o644, Data: []byte(i.mark)})
 		}
-		img, err := imagekit.Build(imagekit.Spec{Binary: busybox, Path: "/bin/busybox", Files: files, Entrypoint: []string{}, Cmd: []string{"sh"}, User: i.user, Env: []string{"PATH=/bin"}})
+		cmd := []string{"sh"}
+		if strings.HasSuffix(i.mark, "web") || i.mark == "httpd" {
+			cmd = []string{"sh", "-c", web}
+		}
+		img, err := imagekit.Build(imagekit.Spec{Binary: busybox, Path: "/bin/busybox", Files: files, Entrypoint: []string{}, Cmd: cmd, User: i.user, Env: []string{"PATH=/bin"}})
 		if err != nil {
 			return err
 		}
@@ -157,36 +168,30 @@ type result struct {
 }
 
 // summary counts the results, and lists those that are not passed.
-func summary(dir string) (string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.xml"))
-	if err != nil || len(files) == 0 {
-		return "", errors.Join(errors.New("critest has written no report"), err)
+func summary(report string) (string, error) {
+	text, err := os.ReadFile(report)
+	if err != nil {
+		return "", fmt.Errorf("critest has written no report: %w", err)
+	}
+	var doc struct {
+		Tests []result `xml:"testsuite>testcase"`
+	}
+	if err := xml.Unmarshal(text, &doc); err != nil {
+		return "", fmt.Errorf("read critest's report: %w", err)
 	}
 	count := map[string]int{}
 	var lines []string
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			return "", err
+	for _, r := range doc.Tests {
+		if !strings.HasPrefix(r.Name, "[It]") {
+			continue
 		}
-		var doc struct {
-			Tests []result `xml:"testsuite>testcase"`
-		}
-		if err := xml.Unmarshal(text, &doc); err != nil {
-			return "", fmt.Errorf("read critest's report: %w", err)
-		}
-		for _, r := range doc.Tests {
-			if !strings.HasPrefix(r.Name, "[It]") {
-				continue
+		count[r.Status]++
+		if r.Status != "passed" {
+			why := ""
+			if r.Failure != nil {
+				why, _, _ = strings.Cut(r.Failure.Message, "\n")
 			}
-			count[r.Status]++
-			if r.Status != "passed" {
-				why := ""
-				if r.Failure != nil {
-					why, _, _ = strings.Cut(r.Failure.Message, "\n")
-				}
-				lines = append(lines, fmt.Sprintf("%-8s %s: %s\n", r.Status, strings.TrimPrefix(r.Name, "[It] "), why))
-			}
+			lines = append(lines, fmt.Sprintf("%-8s %s: %s\n", r.Status, strings.TrimPrefix(r.Name, "[It] "), why))
 		}
 	}
 	slices.Sort(lines)

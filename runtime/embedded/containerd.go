@@ -88,6 +88,9 @@ func (d *Containerd) start(ctx context.Context) error {
 	if err := installCNI(d.layout, &d.cfg); err != nil {
 		return fmt.Errorf("cannot install the network configuration of the embedded containerd: %w", err)
 	}
+	if err := linkRegistries(d.layout.registries, append([]string{d.layout.certs}, machineCerts...)...); err != nil {
+		return fmt.Errorf("cannot tell the embedded containerd of the machine's registries: %w", err)
+	}
 	adopted, err := d.adopt(ctx, want)
 	if err != nil || adopted {
 		return err

@@ -34,6 +34,7 @@ type layout struct {
 	cniBin     string
 	cniCache   string // for a user namespace
 	certs      string // registry host configuration, for the administrator to fill
+	registries string // that, and the machine's, see linkRegistries
 	sockets    string // State, or a short directory where that is too long
 	socket     string // gRPC: CRI and containerd's own API
 	ttrpc      string
@@ -59,6 +60,7 @@ func newLayout(root, state string) (*layout, error) {
 		cniBin:     filepath.Join(state, "cni", "bin"),
 		cniCache:   filepath.Join(state, "cni", "cache"),
 		certs:      filepath.Join(root, "certs.d"),
+		registries: filepath.Join(state, "registries"),
 		sockets:    state,
 		configTemp: filepath.Join(state, "config.toml.new"),
 	}
@@ -102,7 +104,7 @@ func shortDir(state string) string {
 // create makes the directories, private to this user.
 func (l *layout) create() error {
 	dirs := []string{filepath.Dir(l.rootLock), filepath.Dir(l.stateLock), l.root, l.runc,
-		filepath.Dir(l.cniConf), l.cniConf, l.cniBin, l.certs, l.handlers, l.sockets, l.shimSocks}
+		filepath.Dir(l.cniConf), l.cniConf, l.cniBin, l.certs, l.registries, l.handlers, l.sockets, l.shimSocks}
 	for _, dir := range dirs {
 		if err := privateDir(dir); err != nil {
 			return err

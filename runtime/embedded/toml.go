@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
 	"text/template"
 )
 
@@ -63,10 +62,10 @@ disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = {{printf "%q" .PauseRef}}
   [plugins."io.containerd.cri.v1.images".registry]
-    config_path = {{printf "%q" .Certs}}
+    config_path = {{printf "%q" .Registries}}
 
 [plugins."io.containerd.transfer.v1.local"]
-  config_path = {{printf "%q" .Certs}}
+  config_path = {{printf "%q" .Registries}}
 {{- if .Volatile}}
 
 [plugins."io.containerd.snapshotter.v1.overlayfs"]
@@ -135,7 +134,7 @@ var unneeded = []string{
 
 type configData struct {
 	Root, State, Socket, TTRPC, ShimSockets  string
-	Snapshotter, PauseRef, Certs             string
+	Snapshotter, PauseRef, Registries        string
 	CNIBin, CNIConf, Shim, Runc, RuncRoot    string
 	Disabled                                 []string
 	UID, GID                                 int
@@ -148,7 +147,7 @@ type configData struct {
 func renderConfig(l *layout, b Bundle, h host, pauseRef string, handlers []Handler, noCgroups bool) ([]byte, error) {
 	d := configData{
 		Root: l.root, State: l.state, Socket: l.socket, TTRPC: l.ttrpc, ShimSockets: l.shimSocks,
-		Snapshotter: "overlayfs", PauseRef: pauseRef, Certs: strings.Join([]string{l.certs, "/etc/containerd/certs.d", "/etc/docker/certs.d"}, ":"),
+		Snapshotter: "overlayfs", PauseRef: pauseRef, Registries: l.registries,
 		CNIBin: l.cniBin, CNIConf: l.cniConf, Shim: b.Shim, Runc: b.Runc, RuncRoot: l.runc,
 		Disabled: append([]string(nil), unneeded...),
 		UID:      os.Geteuid(), GID: os.Getegid(),
