@@ -54,7 +54,7 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:
-			again, wait := server.Retryable(err)
+			again, wait := server.Passing(err)
 			if !again && rec.Reason != string(ReasonUndelivered) {
 				log.ErrorContext(ctx, "the result cannot be delivered, reporting that instead", "error", err)
 				changed, writeErr := n.undeliverable(rec, err)

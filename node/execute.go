@@ -423,7 +423,7 @@ func (n *Node) persist(ctx context.Context, what string, call func() error) erro
 		if err == nil {
 			return nil
 		}
-		again, wait := server.Retryable(err)
+		again, wait := server.Passing(err)
 		if !again || ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}

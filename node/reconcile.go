@@ -84,7 +84,8 @@ func (n *Node) reconcile(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		wait := retry.Next()
+		_, asked := server.Passing(err)
+		wait := max(asked, retry.Next())
 		n.log.WarnContext(ctx, "the open runs could not be listed, trying again", "error", err, "wait", wait)
 		if err := backoff.Sleep(ctx, wait); err != nil {
 			return err

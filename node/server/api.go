@@ -11,8 +11,8 @@ import (
 // API is one vantage6 server for one node. All methods may be used from several goroutines; all
 // but Connect, Listen and Upstream need an earlier successful Connect.
 //
-// Errors are of these kinds, to be told apart with errors.Is, errors.As and Retryable:
-// ErrBadAPIKey (for good), ErrUnreachable (network, TLS or time-out: try again), ErrAlreadyFinished,
+// Errors are of these kinds, to be told apart with errors.Is, errors.As, Retryable and Passing:
+// ErrBadAPIKey, ErrUnreachable (network, TLS or time-out: try again), ErrAlreadyFinished,
 // ErrTooLarge, *StatusError (the server answered with an HTTP error), or the context's error.
 // A call that was refused for its token has been repeated once with a new one. Nothing else is
 // repeated here: when to try again is the caller's decision. Every call may be repeated.
@@ -52,8 +52,8 @@ type API interface {
 	// is the server's configuration: ask once per connection, not per run.
 	BlobStore(ctx context.Context) (bool, error)
 	// Listen keeps the event socket open, for ever: it reconnects after every failure, with a
-	// growing random delay. It returns only when ctx ends (with its error) or the API key is no
-	// longer accepted (ErrBadAPIKey). The handler is called for one event at a time and at once;
+	// growing random delay, also while the API key is not accepted. It returns only when ctx ends
+	// (with its error). The handler is called for one event at a time and at once;
 	// while it works no other event is read, so it should only pass the event on. One Listen at
 	// a time.
 	Listen(ctx context.Context, handler func(ctx context.Context, e Event)) error

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	// ErrBadAPIKey: the server does not know the API key. Trying again is useless.
+	// ErrBadAPIKey: the server does not know the API key.
 	ErrBadAPIKey = errors.New("the server does not recognize the API key")
 	// ErrUnreachable: there was no answer. Trying again makes sense.
 	ErrUnreachable = errors.New("the server cannot be reached")
@@ -33,6 +33,9 @@ type StatusError struct {
 	Msg    string // the server's own words, possibly empty
 	Method string
 	Path   string
+	// Own tells that the answer has the API's form, and is no page of something
+	// before it.
+	Own bool
 	// RetryAfter is how long the server asked to wait, 0 when it did not.
 	RetryAfter time.Duration
 }
@@ -69,6 +72,33 @@ func Retryable(err error) (bool, time.Duration) {
 	return errors.Is(err, ErrUnreachable), 0
 }
 
+// Passing is Retryable for a node that has been logged in once. What would be a
+// mistake of its configuration at its start is by then a state of the server, or of
+// a gateway before it, which will pass: a key that is unknown while a database is
+// restored, a page that says "404" or "log in" while the API is away, a fresh token
+// that another instance of the server does not accept. What the API refuses for the
+// request's own sake does not pass, nor does a body that a gateway finds bad or too
+// large.
+func Passing(err error) (bool, time.Duration) {
+	var se *StatusError
+	switch {
+	case errors.Is(err, ErrBadAPIKey):
+		return true, 0
+	case !errors.As(err, &se), se.Code == http.StatusBadRequest, se.Code == http.StatusRequestEntityTooLarge:
+		return Retryable(err)
+	case !se.Own, se.Code == http.StatusUnprocessableEntity, se.Code == http.StatusUnauthorized && aboutToken(se.Msg):
+		return true, se.RetryAfter
+	}
+	return Retryable(err)
+}
+
+// aboutToken tells whether the server speaks of a token and not of what was asked
+// with it. Both have status 401.
+func aboutToken(msg string) bool {
+	msg = strings.ToLower(msg)
+	return strings.Contains(msg, "token") || strings.Contains(msg, "authorization header")
+}
+
 // unreachable wraps an error of the network; the end of the caller's context stays what it is.
 func unreachable(ctx context.Context, where string, err error) error {
 	if ctx.Err() != nil {
@@ -85,7 +115,12 @@ func unreachable(ctx context.Context, where string, err error) error {
 	return fmt.Errorf("%w: %w", ErrUnreachable, err)
 }
 
-// retryAfter reads the header in its two forms, seconds and a date, capped at an hour.
+// maxRetryAfter is the longest that a server can make the node wait. One that asks
+// for more is mistaken, or means harm; asking it again this rarely does none.
+const maxRetryAfter = 5 * time.Minute
+
+// retryAfter reads the header in its two forms, seconds and a date. The date is held
+// against the one that the answer bears, so that only the server's clock counts.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := h.Get("Retry-After")
 	if v == "" {
@@ -93,9 +128,12 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	}
 	var d time.Duration
 	if n, err := strconv.Atoi(v); err == nil {
-		d = time.Duration(min(max(n, 0), 3600)) * time.Second
+		d = time.Duration(min(max(n, 0), 3600)) * time.Second // no overflow
 	} else if t, err := http.ParseTime(v); err == nil {
+		if sent, err := http.ParseTime(h.Get("Date")); err == nil {
+			now = sent
+		}
 		d = t.Sub(now)
 	}
-	return min(max(d, 0), time.Hour)
+	return min(max(d, 0), maxRetryAfter)
 }

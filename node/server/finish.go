@@ -19,8 +19,9 @@ func (v *V4) Finish(ctx context.Context, runID int64, f Final) error {
 }
 
 // FinishFrom implements API. The server overwrites what a request does not mention, so that
-// everything has to be in this one. The body has a length: servers behind WSGI may take a body
-// of unknown length for an empty one.
+// everything has to be in this one. Only an answer in the API's form means that it has it: a
+// gateway's page with status 200 does not. The body has a length: servers behind WSGI may take a
+// body of unknown length for an empty one.
 func (v *V4) FinishFrom(ctx context.Context, runID int64, f Final, size int64, source func() (io.ReadCloser, error)) error {
 	at := f.FinishedAt
 	if at.IsZero() {
@@ -49,7 +50,7 @@ func (v *V4) FinishFrom(ctx context.Context, runID int64, f Final, size int64, s
 			}{io.MultiReader(bytes.NewReader(head), &resultReader{r: r, left: size}, strings.NewReader(tail)), r}, nil
 		},
 	}
-	err = finished(v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/run/%d", runID), body: b, large: true}))
+	err = finished(v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/run/%d", runID), body: b, large: true, out: isObject}))
 	var local *sourceError
 	if errors.As(err, &local) {
 		return local.err

@@ -68,9 +68,6 @@ func (l *listener) connect(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if errors.Is(err, ErrBadAPIKey) {
-			return err
-		}
 		lived := time.Duration(0)
 		if !greeted.IsZero() {
 			lived = time.Since(greeted)
@@ -80,13 +77,19 @@ func (l *listener) connect(ctx context.Context) error {
 			wait.reset()
 		}
 		before := refused
-		refused = ""
-		if errors.Is(err, errTokenRefused) {
+		switch {
+		case errors.Is(err, errTokenRefused):
 			refused = access
+		case access != "": // else there is no new token yet
+			refused = ""
 		}
 		delay := wait.next()
 		if refused != "" && before == "" {
 			delay = 0 // the cure is known, and has not been tried yet
+		}
+		if errors.Is(err, ErrBadAPIKey) {
+			// It was good when the node started, so this may pass.
+			v.log.Error("the server does not recognize the API key any more: have it restored there, or stop the node and give it a new one", "error", err, "delay", delay.Round(time.Millisecond))
 		}
 		v.log.Warn("event socket lost, connecting again", "error", err, "after", lived.Round(time.Millisecond), "delay", delay.Round(time.Millisecond))
 		t := time.NewTimer(delay)

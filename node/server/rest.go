@@ -76,7 +76,9 @@ func tokenRefused(err error) bool {
 
 var (
 	errStalled = errors.New("no progress of the request")
-	errSlow    = errors.New("the request took too long")
+	// errNotObject: the answer is no JSON object.
+	errNotObject = errors.New("the answer is no JSON object")
+	errSlow      = errors.New("the request took too long")
 )
 
 // attempt makes a call once, with bearer as the token or none.
@@ -114,7 +116,7 @@ func (v *V4) attempt(parent context.Context, c call, bearer string) error {
 			switch {
 			case answer.err != nil:
 				return v.failed(parent, ctx, req, answer.err)
-			case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+			case errors.As(err, &syntax), errors.Is(err, errNotObject), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 				return fmt.Errorf("%w: at %s: %w: check server_url, port and api_path: %w", ErrUnreachable, v.base, ErrNotAPI, err)
 			}
 			return fmt.Errorf("the answer to %s %s is not understood: %w", c.method, req.URL.Path, err)
@@ -181,7 +183,7 @@ func statusError(req *http.Request, resp *http.Response, answer io.Reader, now t
 		Message string `json:"message"`
 	}
 	if json.Unmarshal(b, &m) == nil {
-		e.Msg = m.Msg
+		e.Msg, e.Own = m.Msg, m.Msg != ""
 		if e.Msg == "" {
 			e.Msg = m.Message
 		}
@@ -193,6 +195,25 @@ func statusError(req *http.Request, resp *http.Response, answer io.Reader, now t
 		e.Msg = e.Msg[:1000]
 	}
 	return e
+}
+
+// isObject fails with ErrNotAPI where an answer is no JSON object, as a gateway's
+// page is. It reads no more than it takes to know: the answer may be as long as a
+// result.
+func isObject(r io.Reader) error {
+	var one [1]byte
+	for {
+		if _, err := io.ReadFull(r, one[:]); err != nil {
+			return err
+		}
+		switch one[0] {
+		case ' ', '\t', '\r', '\n':
+		case '{':
+			return nil
+		default:
+			return errNotObject
+		}
+	}
 }
 
 // watched reports progress and keeps the error with which reading ended.

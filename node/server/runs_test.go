@@ -250,10 +250,52 @@ func TestAnAnswerThatIsLostAndASecondTryMeanDelivered(t *testing.T) {
 	}
 }
 
+// A result is given up only for what the API itself says about it.
+func TestOnlyWhatConcernsTheRequestIsLasting(t *testing.T) {
+	f := newFake(t).start()
+	v := f.connected(nil)
+	page := func(code int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte("<html>log in first</html>"))
+		}
+	}
+	for name, c := range map[string]struct {
+		answer  http.HandlerFunc
+		passing bool
+	}{
+		"a login page with status 200":            {page(200), true},
+		"no answer with status 200":               {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }, true},
+		"a gateway's 401":                         {page(401), true},
+		"a gateway's 403":                         {page(403), true},
+		"a gateway's 404":                         {page(404), true},
+		"a gateway's 413":                         {page(413), false},
+		"a gateway's 400":                         {page(400), false},
+		"a fresh token that is expired":           {msg(401, "Token has expired"), true},
+		"a fresh token of another server":         {msg(422, "Signature verification failed"), true},
+		"a run of another organization":           {msg(401, "This is not your algorithm run to PATCH!"), false},
+		"a run that does not exist":               {msg(404, "Run id=5 not found!"), false},
+		"a body that the server does not like":    {msg(400, "Request body is incorrect"), false},
+		"a server that is busy":                   {msg(429, "slow down"), true},
+		"a server with an error":                  {msg(500, "Internal error"), true},
+		"a run that is finished already (a kill)": {msg(400, "Cannot update an already finished algorithm run!"), false},
+	} {
+		f.on("PATCH /run/5", c.answer)
+		err := v.Finish(within(t), 5, Final{Status: StatusCompleted, Result: "eyJhIjoxfQ=="})
+		if err == nil {
+			t.Errorf("%s: counts as delivered", name)
+		}
+		if again, _ := Passing(err); again != c.passing {
+			t.Errorf("%s: passing is %t, want %t: %v", name, again, c.passing, err)
+		}
+	}
+}
+
 func TestRetryAfterIsPassedOn(t *testing.T) {
 	f := newFake(t).start()
 	v := f.connected(nil)
-	for value, want := range map[string]time.Duration{"7": 7 * time.Second, "": 0, "soon": 0, "-3": 0, "99999999": time.Hour} {
+	for value, want := range map[string]time.Duration{"7": 7 * time.Second, "": 0, "soon": 0, "-3": 0, "99999999": maxRetryAfter, "99999999999999999999": 0,
+		"Sun, 22 Nov 2099 03:00:30 GMT": maxRetryAfter, "Sun, 22 Nov 1999 03:00:30 GMT": 0} {
 		f.on("PATCH /run/5", func(w http.ResponseWriter, r *http.Request) {
 			if value != "" {
 				w.Header().Set("Retry-After", value)
@@ -266,8 +308,16 @@ func TestRetryAfterIsPassedOn(t *testing.T) {
 		}
 	}
 	h := http.Header{"Retry-After": {"Sun, 22 Nov 2026 03:00:30 GMT"}}
-	if d := retryAfter(h, time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)); d != 30*time.Second {
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	if d := retryAfter(h, now); d != 30*time.Second {
 		t.Errorf("date: got %s", d)
+	}
+	// By the clock of the server, whatever this machine's says.
+	h.Set("Date", "Sun, 22 Nov 2026 03:00:20 GMT")
+	for _, here := range []time.Time{now, now.AddDate(1, 0, 0), now.AddDate(-1, 0, 0)} {
+		if d := retryAfter(h, here); d != 10*time.Second {
+			t.Errorf("at %s by this machine's clock: got %s", here, d)
+		}
 	}
 }
 
