@@ -148,7 +148,7 @@ func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record
 	if l.ContainerID == "" || l.ContainerID != rec.ContainerID {
 		return nil, fmt.Errorf("%w while the node was away, and the algorithm may have run: send the task again", engine.ErrVanished)
 	}
-	if !l.Exited {
+	if !l.Exited && !killed(ctx) {
 		token, err := n.files.Open(a.id).Token()
 		if err != nil {
 			return nil, err

@@ -63,7 +63,10 @@ func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *
 func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, err error) {
 	switch {
 	case killed(ctx):
-		out = &outcome{reason: ReasonKilled, message: context.Cause(ctx).Error()}
+		if out, err = n.killedOutcome(own, ctx, a); err != nil {
+			n.log.ErrorContext(own, "a killed run is left to the next start", "run", a.id, "error", err)
+			return
+		}
 	case own.Err() != nil:
 		// The node stops. A started algorithm goes on without us; anything
 		// less is begun anew by the next start.
@@ -139,7 +142,8 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 		n.logEnd(ctx, rec)
 	}
 	if err := n.clean(ctx, rec); err != nil {
-		n.log.WarnContext(ctx, "a run's remains are left for the next start", "run", rec.RunID, "error", err)
+		n.log.WarnContext(ctx, "a run's remains could not be removed, trying again later", "run", rec.RunID, "error", err)
+		n.interrupt(rec) // the reconciler looks after it, as does the next start
 	}
 }
 
@@ -323,8 +327,15 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	failpoint.Reached(failpoint.Ended)
 	var over *overrun
 	if err != nil && (killed(ctx) || errors.As(context.Cause(within), &over)) {
-		err = n.stop(ctx, a.id, container, err)
+		var stopErr error
+		if exit, stopErr = n.stop(a.own, a.id, container); stopErr != nil {
+			ended()
+			_ = side.Wait() // they report by themselves
+			return nil, stopErr
+		}
+		a.halted = true
 	}
+	a.halted, a.exit = a.halted || err == nil, exit
 	if err == nil || over != nil || killed(ctx) {
 		settleLog(ctx, ws.LogFile())
 	}
@@ -371,16 +382,11 @@ func (n *Node) ended(ctx context.Context, a *activeRun, exit *engine.Exit) {
 	}
 }
 
-// stop ends an algorithm that may not go on, and returns why together with what
-// went wrong.
-func (n *Node) stop(ctx context.Context, id int64, container string, why error) error {
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.StopGrace+finishTime)
-	defer cancel()
-	return errors.Join(why, n.engine.Stop(stop, container, n.cfg.StopGrace))
-}
-
 // tellActive tells server and collaboration that the algorithm runs.
 func (n *Node) tellActive(ctx context.Context, a *activeRun) {
+	if ctx.Err() != nil {
+		return // it is to end
+	}
 	err := n.api.MarkActive(ctx, a.id)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, server.ErrAlreadyFinished) {
 		n.log.WarnContext(ctx, "the server was not told that a run is active", "run", a.id, "error", err)

@@ -181,6 +181,12 @@ func (e *fakeEngine) Processes(context.Context, int64) ([]int, error) { return [
 func (e *fakeEngine) Stop(_ context.Context, id string, _ time.Duration) error {
 	e.mu.Lock()
 	r := e.runs[id]
+	if r != nil {
+		if err := e.failing("stop", &r.spec); err != nil {
+			e.mu.Unlock()
+			return err
+		}
+	}
 	e.mu.Unlock()
 	if r != nil && r.started {
 		r.once.Do(func() { close(r.stop) })
@@ -191,6 +197,10 @@ func (e *fakeEngine) Stop(_ context.Context, id string, _ time.Duration) error {
 
 func (e *fakeEngine) Remove(ctx context.Context, runID int64) error {
 	e.mu.Lock()
+	if err := e.failing("remove", &engine.Spec{RunID: runID}); err != nil {
+		e.mu.Unlock()
+		return err
+	}
 	var mine []string
 	for id, r := range e.runs {
 		if r.spec.RunID == runID {

@@ -102,6 +102,7 @@ type Node struct {
 	// interrupted are runs whose record says less than their end and that
 	// nobody drives: they go on when the server offers them again.
 	interrupted map[int64]*ledger.Record
+	doomed      doomed
 	runs        sync.WaitGroup
 }
 
@@ -111,6 +112,8 @@ type activeRun struct {
 	since             time.Time
 	rec               ledger.Record // as it was in the beginning
 	cancel            context.CancelCauseFunc
+	own               context.Context // the node's, which outlives a kill
+	killing           atomic.Bool     // it was said that the run is killed
 	// running is set while the algorithm runs; ran ends when it no longer does.
 	running atomic.Bool
 	// doing is what is being done for its image, while that takes long.
@@ -121,6 +124,10 @@ type activeRun struct {
 	admittedAt, endedAt time.Time
 	use                 *ledger.Use
 	again               bool // the run begins anew
+	// halted is set when the runtime has confirmed that the algorithm does not run
+	// any more; exit is how it ended, nil where it does not tell.
+	halted bool
+	exit   *engine.Exit
 	// left is set before the run's room is given back: its devices are free then,
 	// whatever its record says yet.
 	left atomic.Bool
@@ -172,7 +179,7 @@ func New(o Options) (*Node, error) {
 		work:   newWorklist(),
 		caches: o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
-		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record),
+		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
 	}
 	n.requireConditions()
 	return n, nil
@@ -294,7 +301,7 @@ func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 // launchWith is launch for a run that arrives with others.
 func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(), drive driver) {
 	runCtx, cancel := context.WithCancelCause(own)
-	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel, arrived: arrived}
+	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel, own: own, arrived: arrived}
 	a.ran, a.ended = context.WithCancel(context.Background())
 	n.mu.Lock()
 	if _, ok := n.active[a.id]; ok {
@@ -306,9 +313,17 @@ func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(
 	}
 	n.active[a.id] = a
 	delete(n.interrupted, a.id)
+	by, orphan := n.doomed.parentOf(rec)
+	if orphan {
+		n.doomed.add(a.taskID, by)
+	}
 	n.mu.Unlock()
-	if rec.KillWanted {
+	switch {
+	case rec.KillWanted:
+		a.killing.Store(true)
 		cancel(killCause(rec.KillWhy))
+	case orphan && !rec.State.Final():
+		n.killRun(own, a, killedWithParent)
 	}
 	n.runs.Go(func() {
 		defer func() {

@@ -189,10 +189,38 @@ func (n *Node) resume(ctx context.Context, r *server.Run, together *arrivals) {
 		n.log.ErrorContext(ctx, "could not read a run's record", "run", r.ID, "error", err)
 		return
 	}
-	if !rec.State.Unbegun() {
+	switch {
+	case rec.State == ledger.Done:
+		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) { n.tellAgain(own, rec) })
+		return
+	case !rec.State.Unbegun():
 		return
 	}
 	n.launchWith(ctx, rec, together.one(), func(own, ctx context.Context, a *activeRun) { n.drive(own, ctx, a, rec, r) })
+}
+
+// tellAgain reports a run that is over and that the server offers nevertheless: one
+// that was restored from a backup has lost what it had acknowledged. The run is not
+// executed again, and its result is no longer here.
+func (n *Node) tellAgain(ctx context.Context, rec *ledger.Record) {
+	r, err := n.api.Run(ctx, rec.RunID)
+	if err != nil || r.FinishedAt != nil {
+		return // the list was older than the delivery; else it is offered again
+	}
+	n.log.ErrorContext(ctx, "the server offers a run whose outcome it had acknowledged: it has lost it, and is told again", "run", rec.RunID, "delivered", rec.DeliveredAt.Format(time.RFC3339))
+	changed, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
+		r.State, r.FinishedAt = ledger.Exited, time.Now().UTC()
+		if r.HasOutput {
+			r.Reason, r.Status, r.HasOutput = string(ReasonUndelivered), string(statusOf[ReasonUndelivered]), false
+			r.Message = fmt.Sprintf("this run was executed and its result delivered on %s, which the server does not have any more: send the task again", r.DeliveredAt.Format(time.DateTime+" MST"))
+		}
+		return nil
+	})
+	if err != nil {
+		n.log.ErrorContext(ctx, "that a run is to be told again could not be written down", "run", rec.RunID, "error", err)
+		return
+	}
+	n.settle(ctx, changed)
 }
 
 // missing looks after runs that the server no longer lists as open: they were
@@ -218,7 +246,7 @@ func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run)
 		}
 		// One that we are just delivering is finished by ourselves.
 		if rec, err := n.ledger.Get(a.id); err == nil && !rec.State.Final() {
-			n.killRun(ctx, a, killedByServer)
+			n.killOne(ctx, a.id, killedByServer)
 		}
 	}
 	for _, rec := range n.over(listed) {

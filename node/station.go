@@ -375,7 +375,7 @@ func (s *adminView) Kill(ctx context.Context, id int64) error {
 	if a == nil {
 		return admin.Problemf(admin.ErrState, "run %d is not in work at this moment: try again", id)
 	}
-	s.killRun(ctx, a, killedHere)
+	s.killOne(ctx, id, killedHere)
 	return nil
 }
 

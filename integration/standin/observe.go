@@ -23,6 +23,7 @@ const (
 	RunKilled            RunEventKind = "killed by a user"
 	RunFailedWithSibling RunEventKind = "failed with a sibling"
 	PortsReleased        RunEventKind = "ports released"
+	RunReopened          RunEventKind = "reopened"
 )
 
 // RunEvent is one entry of a run's history.

@@ -206,6 +206,16 @@ func (s *Server) applyPatch(c *call, r *run, f fields) *reply {
 	return ok(s.viewRun(r, false))
 }
 
+// ReopenRun makes the server forget a run's outcome, as when it is restored from a
+// backup: the run is open, and offered to its node again.
+func (s *Server) ReopenRun(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.runs[id]
+	r.status, r.started, r.finished, r.result, r.log = StatusPending, nil, nil, nil, nil
+	s.record(r, RunEvent{Kind: RunReopened})
+}
+
 // failSiblings marks the runs of the same task that nobody has started as failed.
 func (s *Server) failSiblings(r *run) {
 	now := time.Now()

@@ -73,6 +73,7 @@ type Server struct {
 	blobs   map[string][]byte
 	sockets map[*socket]struct{}
 	faults  []*Injected
+	skew    time.Duration
 	silent  bool
 	deaf    bool
 	closed  bool

@@ -74,7 +74,7 @@ func (s *Server) sign(kind, typ string, subject any, life time.Duration) string 
 	if err != nil {
 		panic("standin: subject of a token: " + err.Error()) // integers and our own struct only
 	}
-	now := time.Now()
+	now := s.now()
 	c := claims{
 		IssuedAt: now.Unix(), ID: newUUID(), Type: typ, Subject: sub, NotBefore: now.Unix(),
 		ClientType: kind, Roles: []string{}, Serial: take(&s.serial),
@@ -133,7 +133,7 @@ func (s *Server) verify(header, typ string) (identity, error) {
 	} else if err := json.Unmarshal(c.Subject, &who.id); err != nil {
 		return identity{}, errTokenMalformed
 	}
-	if c.Expires != nil && time.Now().Unix() >= *c.Expires {
+	if c.Expires != nil && s.now().Unix() >= *c.Expires {
 		return identity{}, errTokenExpired
 	}
 	if who.kind != kindContainer && c.Serial <= s.expired[expiryKey{who.id, c.Type}] {
@@ -178,3 +178,21 @@ func (s *Server) RevokeKey(nodeID int64) {
 	defer s.mu.Unlock()
 	s.nodes[nodeID].revoked = true
 }
+
+// RestoreKey makes a revoked API key known again.
+func (s *Server) RestoreKey(nodeID int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes[nodeID].revoked = false
+}
+
+// SkewClock sets the server's clock for tokens so far ahead of this machine's, or
+// behind it. Tokens that were issued before keep their dates.
+func (s *Server) SkewClock(ahead time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skew = ahead
+}
+
+// now is the server's time for tokens. Callers hold the lock.
+func (s *Server) now() time.Time { return time.Now().Add(s.skew) }

@@ -181,10 +181,13 @@ type Event struct {
 	Kill                                    *KillOrder // only for Kill
 }
 
-// KillOrder lists what to end: all runs of this node, or those in Runs, which is then not empty.
+// KillOrder lists what to end: all runs of this node, or those in Runs, and what descends from
+// them. Tasks are those that the order names, also those whose runs are at other nodes: a subtask
+// of theirs may be here.
 type KillOrder struct {
-	All  bool
-	Runs []KillRun
+	All   bool
+	Runs  []KillRun
+	Tasks []int64
 }
 
 // KillRun names a run to end; RunID is 0 if the server only named the task.

@@ -81,7 +81,7 @@ func decodeChange(arg json.RawMessage) (*Event, error) {
 
 // decodeKill finds out what of this node an order concerns. The order goes to the whole
 // collaboration. Without the key kill_list it means all runs; a list that is present, but empty
-// or without anything of this node's organization, means none.
+// or without any task or run, means none.
 func decodeKill(arg json.RawMessage, self *Identity) (*Event, error) {
 	var w struct {
 		Node   wireID          `json:"node_id"`
@@ -108,11 +108,14 @@ func decodeKill(arg json.RawMessage, self *Identity) (*Event, error) {
 		return nil, err
 	}
 	for _, k := range list {
+		if last := len(e.Kill.Tasks) - 1; k.Task != 0 && (last < 0 || e.Kill.Tasks[last] != int64(k.Task)) {
+			e.Kill.Tasks = append(e.Kill.Tasks, int64(k.Task))
+		}
 		if int64(k.Org) == self.OrganizationID && (k.Run != 0 || k.Task != 0) {
 			e.Kill.Runs = append(e.Kill.Runs, KillRun{RunID: int64(k.Run), TaskID: int64(k.Task)})
 		}
 	}
-	if len(e.Kill.Runs) == 0 {
+	if len(e.Kill.Tasks) == 0 && len(e.Kill.Runs) == 0 {
 		return nil, nil
 	}
 	return e, nil

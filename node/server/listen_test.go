@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,8 +53,8 @@ func TestAKillConcernsOnlyWhatItNames(t *testing.T) {
 		name, arg string
 		want      *KillOrder
 	}{
-		{"ours", `{"kill_list":[{"task_id":3,"run_id":5,"organization_id":2},{"task_id":3,"run_id":6,"organization_id":3}],"collaboration_id":1}`, &KillOrder{Runs: []KillRun{{5, 3}}}},
-		{"others' only", `{"kill_list":[{"task_id":3,"run_id":6,"organization_id":3}],"collaboration_id":1}`, nil},
+		{"ours", `{"kill_list":[{"task_id":3,"run_id":5,"organization_id":2},{"task_id":3,"run_id":6,"organization_id":3}],"collaboration_id":1}`, &KillOrder{Runs: []KillRun{{5, 3}}, Tasks: []int64{3}}},
+		{"others' only", `{"kill_list":[{"task_id":3,"run_id":6,"organization_id":3}],"collaboration_id":1}`, &KillOrder{Tasks: []int64{3}}},
 		{"empty list", `{"kill_list":[],"collaboration_id":1}`, nil},
 		{"null list", `{"kill_list":null,"collaboration_id":1}`, nil},
 		{"empty list to this node", `{"kill_list":[],"node_id":6,"collaboration_id":1}`, nil},
@@ -75,7 +76,7 @@ func TestAKillConcernsOnlyWhatItNames(t *testing.T) {
 			t.Errorf("%s: got %+v", tt.name, e)
 			continue
 		}
-		if e != nil && (e.Kind != Kill || e.Kill.All != tt.want.All || len(e.Kill.Runs) != len(tt.want.Runs) || len(tt.want.Runs) > 0 && e.Kill.Runs[0] != tt.want.Runs[0]) {
+		if e != nil && (e.Kind != Kill || e.Kill.All != tt.want.All || !slices.Equal(e.Kill.Runs, tt.want.Runs) || !slices.Equal(e.Kill.Tasks, tt.want.Tasks)) {
 			t.Errorf("%s: got %+v", tt.name, e.Kill)
 		}
 	}
