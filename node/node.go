@@ -201,6 +201,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.auditNode(context.WithoutCancel(ctx), audit.NodeStopped)) }()
 	if err := n.connect(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop
+		}
 		return err
 	}
 	work, end := context.WithCancel(context.WithoutCancel(ctx))
