@@ -179,6 +179,13 @@ func (s *Server) RevokeKey(nodeID int64) {
 	s.nodes[nodeID].revoked = true
 }
 
+// NodeToken makes an access token of a node, for what is done past it in its name.
+func (s *Server) NodeToken(nodeID int64) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sign(kindNode, "access", nodeID, s.opt.AccessLife)
+}
+
 // RestoreKey makes a revoked API key known again.
 func (s *Server) RestoreKey(nodeID int64) {
 	s.mu.Lock()
