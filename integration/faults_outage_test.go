@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -119,11 +120,15 @@ func (n *node) survives(t *testing.T, says string, away, back func()) {
 	n.says(t, "the result could not be delivered, trying again")
 	n.says(t, says)
 	back()
-	if got := completed[gated](t, n.well(t, g.task)); got.Executed != 1 {
+	done := n.well(t, g.task)
+	if got := completed[gated](t, done); got.Executed != 1 {
 		t.Errorf("the algorithm was executed %d times", got.Executed)
 	}
 	if got := completed[struct{ Count int }](t, n.well(t, later)); got.Count != 1 {
 		t.Errorf("the next algorithm was executed %d times", got.Count)
+	}
+	if text := done.Text; strings.Count(text, "waiting at the gate") != 1 {
+		t.Errorf("the log is not what the algorithm wrote: %q", text)
 	}
 	// The socket is back as well.
 	if err := n.w.server.WaitNode(within(t), n.ID(), true); err != nil {
@@ -157,7 +162,14 @@ exec unshare --mount --propagation slave sh -c 'mount --bind %s /etc/hosts && mo
 	})
 	n.survives(t, "lookup "+name, func() {
 		write(hosts, unknown, 0o644) // the same file, which is what is mounted
-		p.Cut()
+		// A process believes for some seconds what it has read there.
+		eventually(t, func() error {
+			p.Cut()
+			if !strings.Contains(n.Log(1<<20), "lookup "+name) {
+				return errors.New("the node still knows the name")
+			}
+			return nil
+		})
 	}, func() { write(hosts, known, 0o644) })
 }
 

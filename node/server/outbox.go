@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"unicode/utf8"
 )
@@ -49,7 +50,8 @@ type outbox struct {
 	statuses []item
 	logs     []item
 	logBytes int
-	dropped  int // logs and statuses, since the last report
+	out      int64 // the run whose log is being sent, 0 for none
+	dropped  int   // logs and statuses, since the last report
 }
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -134,8 +136,27 @@ func (o *outbox) take() (item, bool) {
 		o.statuses = o.statuses[1:]
 		return i, true
 	default:
-		return o.popLog(), true
+		i := o.popLog()
+		o.out = i.log.RunID
+		return i, true
 	}
+}
+
+// forgetLogs drops a run's logs that wait. The server adds what comes to the run's log, also
+// when that is whole already.
+func (o *outbox) forgetLogs(runID int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.out == runID {
+		o.out = 0 // not to come back
+	}
+	o.logs = slices.DeleteFunc(o.logs, func(i item) bool {
+		if i.log.RunID != runID {
+			return false
+		}
+		o.logBytes -= len(i.log.Log)
+		return true
+	})
 }
 
 // back puts an item that could not be sent where it was. There is one taker, so that it is older
@@ -145,6 +166,7 @@ func (o *outbox) back(i item) {
 	switch {
 	case i.status != nil:
 		o.statuses = append([]item{i}, o.statuses...)
+	case i.log != nil && i.log.RunID != o.out: // it was forgotten meanwhile
 	case i.log != nil:
 		o.logs = append([]item{i}, o.logs...)
 		o.logBytes += len(i.log.Log)

@@ -135,3 +135,26 @@ func FuzzDecodeEvent(f *testing.F) {
 		}
 	})
 }
+
+func TestLogsOfARunWhoseWholeLogIsSentAreForgotten(t *testing.T) {
+	o := newOutbox()
+	for _, run := range []int64{1, 2, 1, 2} {
+		o.putLog(LogChunk{RunID: run, Log: "line\n"})
+	}
+	sending, _ := o.take() // of run 1
+	o.forgetLogs(1)
+	o.back(sending)
+	other, _ := o.take()
+	o.back(other)
+	for range 2 {
+		if i, ok := o.take(); !ok || i.log.RunID != 2 {
+			t.Errorf("got %+v", i)
+		}
+	}
+	if i, ok := o.take(); ok {
+		t.Errorf("got %+v", i)
+	}
+	if o.logBytes != 0 {
+		t.Errorf("%d bytes are counted", o.logBytes)
+	}
+}
