@@ -243,7 +243,8 @@ func finishedMeanwhile(t *testing.T, w *world) {
 	n, p := w.behind(t, nil, nodeOptions{})
 	g := n.hold(t)
 	breaks(t, p, faultproxy.Fault{Refuse: true})
-	n.patch(t, g.run, fmt.Sprintf(`{"status":"failed","log":"by another hand","finished_at":%q}`, time.Now().UTC().Format("2006-01-02T15:04:05.000000")))
+	w.ask(t, http.MethodPatch, fmt.Sprintf("/run/%d", g.run), w.server.NodeToken(n.ID()),
+		fmt.Appendf(nil, `{"status":"failed","log":"by another hand","finished_at":%q}`, time.Now().UTC().Format("2006-01-02T15:04:05.000000")))
 	g.release(t)
 	n.says(t, "the result could not be delivered, trying again")
 	heals(t, p)
@@ -254,24 +255,4 @@ func finishedMeanwhile(t *testing.T, w *world) {
 	}
 	completed[any](t, n.call(t, "noop", nil))
 	n.lives(t)
-}
-
-// patch changes a run at the server with the node's own rights, past the node.
-func (n *node) patch(t *testing.T, run int64, body string) {
-	t.Helper()
-	token := n.w.server.NodeToken(n.ID())
-	req, err := http.NewRequestWithContext(within(t), http.MethodPatch, fmt.Sprintf("%s/run/%d", n.w.server.URL(), run), strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("the server answered %s", resp.Status)
-	}
 }

@@ -70,15 +70,23 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 }
 
 // releaseJob takes a job's scratch away unless another run of the job is in
-// work here, and tells whether it did. The lock keeps a further run from being
+// work here, and tells whether it did: all of it, or what is empty. What was to go
+// altogether goes with the last of these runs. The lock keeps a further run from being
 // taken into work in between, which would be prepared and then lose it.
 func (n *Node) releaseJob(jobID, except int64, all bool) (bool, error) {
 	n.mu.Lock()
 	for _, a := range n.active {
 		if a.jobID == jobID && a.id != except {
+			if all && except != 0 { // its first task has ended
+				n.orphaned[jobID] = struct{}{}
+			}
 			n.mu.Unlock()
 			return false, nil
 		}
+	}
+	if _, orphaned := n.orphaned[jobID]; orphaned {
+		delete(n.orphaned, jobID)
+		all = true
 	}
 	remove, err := n.files.ReleaseJob(jobID, all)
 	n.mu.Unlock()

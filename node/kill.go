@@ -104,11 +104,11 @@ func (n *Node) condemn(v victims) map[*ledger.Record]*activeRun {
 
 // killRun ends one run in work.
 func (n *Node) killRun(ctx context.Context, a *activeRun, why killCause) {
+	n.wantKilled(ctx, a.id, why)
 	if !a.killing.Swap(true) {
 		n.log.InfoContext(ctx, "killing a run", "run", a.id, "why", string(why))
 		n.tell(admin.EventKilled, &a.rec, string(why))
 	}
-	n.wantKilled(ctx, a.id, why)
 	a.cancel(why)
 }
 

@@ -103,7 +103,9 @@ type Node struct {
 	// nobody drives: they go on when the server offers them again.
 	interrupted map[int64]*ledger.Record
 	doomed      doomed
-	runs        sync.WaitGroup
+	// orphaned are jobs whose first task ended here before its subtasks.
+	orphaned map[int64]struct{}
+	runs     sync.WaitGroup
 }
 
 // activeRun is a run that a goroutine of this node drives.
@@ -180,6 +182,7 @@ func New(o Options) (*Node, error) {
 		caches: o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
+		orphaned: make(map[int64]struct{}),
 	}
 	n.requireConditions()
 	return n, nil
