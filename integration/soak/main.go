@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/v6node/v6node/integration/faultproxy"
 	"github.com/v6node/v6node/integration/lab"
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/internal/imagekit"
@@ -37,6 +38,7 @@ type soak struct {
 	programs lab.Programs
 	lab      *lab.Lab
 	nodes    []*member
+	wires    []*faultproxy.Proxy
 	orgs     []int64
 	collab   int64
 	user     *standin.Researcher
@@ -53,6 +55,7 @@ type soak struct {
 // member is a node. lock is held while it is killed and started.
 type member struct {
 	*lab.Node
+	wire *faultproxy.Proxy // its way to the server
 	lock sync.Mutex
 	use  usage
 }
@@ -131,12 +134,17 @@ func (s *soak) open(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	for i, org := range s.orgs {
+		wire, err := faultproxy.New(fmt.Sprintf("127.0.0.1:%d", s.lab.Server.Port()), nil)
+		if err != nil {
+			return err
+		}
+		s.wires = append(s.wires, wire)
 		n, err := s.lab.StartNode(ctx, lab.NodeSpec{
 			Name: fmt.Sprintf("n%d", i), APIKey: s.lab.Server.AddNode(org, s.collab), Databases: map[string]string{"default": data},
-			Extra: map[string]any{"stop_grace": "1s"}, Args: []string{"--drain"},
+			Extra: map[string]any{"stop_grace": "1s", "port": wire.Port()}, Args: []string{"--drain"},
 		})
 		if n != nil {
-			s.nodes = append(s.nodes, &member{Node: n})
+			s.nodes = append(s.nodes, &member{Node: n, wire: wire})
 		}
 		if err != nil {
 			return err
@@ -175,6 +183,9 @@ func (s *soak) close(ctx context.Context) error {
 		g.Go(func() error { return n.Stop(ctx) })
 	}
 	err := g.Wait()
+	for _, w := range s.wires {
+		w.Shut()
+	}
 	if s.user != nil {
 		s.user.Close()
 	}

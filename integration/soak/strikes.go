@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/v6node/v6node/integration/faultproxy"
 )
 
 // strike is a way to disturb. It returns when what it did is mended again, as
@@ -26,6 +28,12 @@ var allStrikes = []strike{
 	{"node killed", (*soak).killNode},
 	{"containerd killed", (*soak).killContainerd},
 	{"server away", (*soak).serverAway},
+	{"connection refused", func(s *soak, ctx context.Context, n *member) error {
+		return s.disturb(ctx, n, faultproxy.Fault{Refuse: true})
+	}},
+	{"connections broken", func(s *soak, ctx context.Context, n *member) error {
+		return s.disturb(ctx, n, faultproxy.Fault{End: faultproxy.Reset, Up: int64(s.number(20_000)), Down: int64(s.number(20_000))})
+	}},
 	{"sockets cut", func(s *soak, _ context.Context, n *member) error { s.lab.Server.CloseSockets(n.ID()); return nil }},
 	{"sockets frozen", func(s *soak, _ context.Context, n *member) error { s.lab.Server.FreezeSockets(n.ID()); return nil }},
 }
@@ -95,6 +103,18 @@ func (s *soak) killContainerd(_ context.Context, n *member) error {
 		return err
 	}
 	return nil
+}
+
+// disturb breaks a node's connections for a moment.
+func (s *soak) disturb(ctx context.Context, n *member, f faultproxy.Fault) error {
+	if err := n.wire.Break(f); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(time.Duration(100+s.number(2000)) * time.Millisecond):
+	case <-ctx.Done():
+	}
+	return n.wire.Set(faultproxy.Fault{})
 }
 
 func (s *soak) serverAway(ctx context.Context, _ *member) error {

@@ -209,8 +209,11 @@ func TestAKeyThatIsRevokedAndRestoredIsUsedOn(t *testing.T) {
 	f.on("POST /token/refresh", msg(401, "Token has expired"))
 	f.emit(s, "expired_token")
 	h.next(Disconnected)
+	ctx := within(t)
 	for logins, _ := f.count(); logins < 4; logins, _ = f.count() {
 		select {
+		case <-ctx.Done():
+			t.Fatal("the node does not try to log in again")
 		case err := <-h.done:
 			h.done <- err
 			t.Fatalf("Listen ended with %v", err)
