@@ -17,6 +17,10 @@ import (
 // it. It is what the user reads.
 type killCause string
 
+// tellTime is how long the runtime may take to tell how an algorithm ended that it
+// has stopped.
+const tellTime = 5 * time.Second
+
 // Who asks for a run's end.
 const (
 	killedByServer   = killCause("the run was killed at the server's request")
@@ -136,8 +140,10 @@ func (n *Node) stop(own context.Context, id int64, container string) (*engine.Ex
 		try, cancel := context.WithTimeout(context.WithoutCancel(own), n.cfg.StopGrace+finishTime)
 		err := n.engine.Stop(try, container, n.cfg.StopGrace)
 		if err == nil {
-			exit, _ := n.engine.Wait(try, id, container) // its end is confirmed, if not how
-			cancel()
+			defer cancel()
+			told, end := context.WithTimeout(try, tellTime)
+			defer end()
+			exit, _ := n.engine.Wait(told, id, container) // its end is confirmed, if not how
 			return exit, nil
 		}
 		cancel()
