@@ -66,6 +66,34 @@ func TestARevokedKeyIsNotRecognizedButItsTokensLive(t *testing.T) {
 	sc.s.RevokeKey(sc.idA)
 	(&actor{t: t, s: sc.s}).must(401, "POST", "/token/node", object{"api_key": key})
 	sc.nodeA.must(200, "GET", "/node/6", nil)
+	sc.s.RestoreKey(sc.idA)
+	(&actor{t: t, s: sc.s}).must(200, "POST", "/token/node", object{"api_key": key})
+}
+
+func TestAServersClockDatesAndJudgesItsTokens(t *testing.T) {
+	sc := newScene(t, false, Options{})
+	sc.s.SkewClock(10 * 365 * 24 * time.Hour)
+	sc.nodeA.must(401, "GET", "/node/6", nil) // of today
+	later := &actor{t: t, s: sc.s, token: sc.s.NodeToken(sc.idA)}
+	later.must(200, "GET", "/node/6", nil)
+	if iat := claimsOf(t, later.token)["iat"].(float64); time.Unix(int64(iat), 0).Before(time.Now().AddDate(9, 0, 0)) {
+		t.Errorf("a token is dated %v", time.Unix(int64(iat), 0))
+	}
+	sc.s.SkewClock(0)
+	sc.nodeA.must(200, "GET", "/node/6", nil)
+}
+
+func TestARunWhoseOutcomeIsLostIsOpenAgain(t *testing.T) {
+	sc := newScene(t, false, Options{})
+	_, runs := sc.task(sc.a)
+	final := object{"status": "completed", "finished_at": "2026-11-22T03:13:55.985348+00:00", "result": "e30="}
+	sc.nodeA.must(200, "PATCH", "/run/"+itoa(runs[0]), final)
+	sc.nodeA.must(400, "PATCH", "/run/"+itoa(runs[0]), final)
+	sc.s.ReopenRun(runs[0])
+	if r, _ := sc.s.Run(runs[0]); r.Status != StatusPending || r.FinishedAt != nil || r.Result != nil || r.Count(RunReopened) != 1 {
+		t.Errorf("the run is %+v", r)
+	}
+	sc.nodeA.must(200, "PATCH", "/run/"+itoa(runs[0]), final)
 }
 
 func TestTheContainerTokenHasAnObjectForSubjectAndNoEnd(t *testing.T) {
