@@ -98,6 +98,7 @@ func images(ctx context.Context, registry *imagekit.Registry, busybox string) er
 		return fmt.Errorf("%s --list: %w", busybox, err)
 	}
 	base := []imagekit.File{
+		{Path: "/www/index.html", Mode: 0o644, Data: []byte("It works!\n")},
 		{Path: "/tmp/", Mode: 0o777}, {Path: "/root/", Mode: 0o700}, {Path: "/var/", Mode: 0o755}, {Path: "/home/", Mode: 0o755},
 		{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\ndefault-user:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")},
 		{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\nnogroup:x:65534:\n")},
@@ -110,7 +111,7 @@ func images(ctx context.Context, registry *imagekit.Registry, busybox string) er
 			base = append(base, imagekit.File{Path: "/bin/" + applet, Link: "busybox"})
 		}
 	}
-	const web = `mkdir -p /www /var/run; echo $$ > /var/run/nginx.pid; httpd -p 80 -h /www; while :; do sleep 1000; done # nginx: master process`
+	const web = `mkdir -p /var/run; echo $$ > /var/run/nginx.pid; httpd -p 80 -h /www; while :; do sleep 1000; done # nginx: master process`
 	const staging = "k8s-staging-cri-tools/"
 	for _, i := range []struct{ name, tag, user, mark string }{
 		{"e2e-test-images/busybox", "1.29-2", "", ""}, {"e2e-test-images/busybox", "1.29-4", "", ""}, {"e2e-test-images/busybox", "1.36.1-1", "", ""},
