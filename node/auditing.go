@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -20,10 +21,24 @@ import (
 // is said, and is no reason not to record what comes.
 func openAudit(o Options) (*audit.Log, error) {
 	l, damage, err := audit.Open(filepath.Join(o.State.Dir, audit.DirName), audit.Options{Node: o.State.Instance})
-	if damage != nil {
-		o.Log.Error("the audit log is not what this node wrote: find out who changed it; `v6node audit verify` names the place", "error", damage)
-	}
+	sayDamage(o.Log, damage)
 	return l, err
+}
+
+func sayDamage(log *slog.Logger, damage error) {
+	if damage != nil {
+		log.Error("the audit log is not what this node wrote: find out who changed it; `v6node audit verify` names the place", "error", damage)
+	}
+}
+
+// examineAudit reads the whole audit log once, for which a start has no time.
+func (n *Node) examineAudit(ctx context.Context) error {
+	damage, err := n.audit.Examine(ctx)
+	sayDamage(n.log, damage)
+	if err != nil && ctx.Err() == nil {
+		n.log.WarnContext(ctx, "the audit log could not be read to its end; `v6node audit verify` reads it", "error", err)
+	}
+	return nil
 }
 
 // auditNode records the node's own start or end, and names the chain's head in

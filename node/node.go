@@ -232,6 +232,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.loops.session.Beat()
 		g.Go(n.loop(gctx, "the session with the server", func(ctx context.Context) error { return n.api.Listen(ctx, n.handle) }))
 		g.Go(n.loop(gctx, "cleaning", n.janitor))
+		g.Go(n.safe(gctx, func() error { return n.examineAudit(gctx) }))
 		if n.cfg.Prometheus.Enabled {
 			g.Go(n.loop(gctx, "reporting to the server", n.reportMachine))
 		}

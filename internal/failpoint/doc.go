@@ -1,14 +1,17 @@
 // Package failpoint lets a test end this program by SIGKILL at a chosen step of
-// a run's life, as a crash would. It is compiled in only with the build tag
-// "failpoints"; without it a step costs nothing and cannot be armed.
+// a run's life, as a crash would, or hold the run there while it does something
+// to others. It is compiled in only with the build tag "failpoints"; without it a
+// step costs nothing and cannot be armed.
 //
 // The environment variable V6NODE_FAILPOINT names a file. When the program
-// reaches the point whose name is in the file, it removes the file, so that the
-// next start goes on, and is killed.
+// reaches the point whose name is in the file, it removes the file, so that it
+// happens once, and is killed. With a space and the path of a named pipe behind the
+// point it opens the pipe instead, which is when the test's own opening of it
+// succeeds, and goes on when the test has closed it.
 package failpoint
 
-// Point is a step at which the program can be made to die: it has been taken,
-// and nothing after it.
+// Point is a step at which the program can be stopped: it has been taken, and
+// nothing after it.
 type Point string
 
 // The points of a run's life, in their order.

@@ -3,6 +3,7 @@
 package failpoint
 
 import (
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -11,19 +12,34 @@ import (
 // Variable names the file that arms a point.
 const Variable = "V6NODE_FAILPOINT"
 
-// Reached ends the program if the point is armed.
+// Reached does to the program what the armed point says.
 func Reached(p Point) {
 	file := os.Getenv(Variable)
 	if file == "" {
 		return
 	}
-	armed, err := os.ReadFile(file)
-	if err != nil || strings.TrimSpace(string(armed)) != string(p) {
+	text, err := os.ReadFile(file)
+	armed, pipe, waits := strings.Cut(strings.TrimSpace(string(text)), " ")
+	if err != nil || armed != string(p) {
 		return
 	}
 	if os.Remove(file) != nil {
-		return // another goroutine was here first, and the signal is on its way
+		return // another goroutine was here first, and does it
+	}
+	if waits {
+		wait(pipe)
+		return
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {} // the signal ends all threads
+}
+
+// wait returns when whoever opened the pipe for writing has closed it.
+func wait(pipe string) {
+	f, err := os.Open(pipe)
+	if err != nil {
+		panic("failpoint: " + err.Error())
+	}
+	_, _ = io.Copy(io.Discard, f) // the end is what counts
+	_ = f.Close()
 }

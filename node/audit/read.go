@@ -119,3 +119,58 @@ func eachOf(dir, name string, from int64, fn func(*Line) error) (end int64, err 
 		end += size
 	}
 }
+
+// tailOf is where the first line begins that is wholly within the last tailBytes
+// of a file.
+func tailOf(dir, name string) (int64, error) {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return 0, fmt.Errorf("read the audit log: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("read the audit log: %w", err)
+	}
+	if info.Size() <= tailBytes {
+		return 0, nil
+	}
+	from := info.Size() - tailBytes
+	r := bufio.NewReader(io.NewSectionReader(f, from, tailBytes))
+	for {
+		part, err := r.ReadSlice('\n')
+		from += int64(len(part))
+		switch {
+		case err == nil || errors.Is(err, io.EOF):
+			return from, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return 0, fmt.Errorf("read the audit log: %w", err)
+		}
+	}
+}
+
+// atLine makes the line of a damage count from its file's beginning, which was
+// read from an offset on.
+func atLine(err error, dir string, from map[string]int64) error {
+	var d *Damage
+	if !errors.As(err, &d) || from[d.File] == 0 || d.Line == 0 {
+		return err
+	}
+	f, openErr := os.Open(filepath.Join(dir, d.File))
+	if openErr != nil {
+		return openErr
+	}
+	defer f.Close() //nolint:errcheck // only read
+	block := make([]byte, 64<<10)
+	r := io.LimitReader(f, from[d.File])
+	for {
+		n, readErr := r.Read(block)
+		d.Line += bytes.Count(block[:n], []byte{'\n'})
+		if errors.Is(readErr, io.EOF) {
+			return err
+		}
+		if readErr != nil {
+			return readErr
+		}
+	}
+}

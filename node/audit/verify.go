@@ -1,12 +1,13 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
 
-// Damage is a place where a chain is not what was written. Verify and Open
-// return it.
+// Damage is a place where a chain is not what was written. Verify, Open and
+// Log.Examine return it.
 type Damage struct {
 	File string // in the directory
 	Line int    // from 1; 0 for the file as a whole
@@ -35,6 +36,10 @@ type Report struct {
 // A *Damage says where it is broken. known, if not nil, is the head of an
 // earlier time, which must be part of the chain.
 func Verify(dir string, known *Head) (Report, error) {
+	return verify(context.Background(), dir, known)
+}
+
+func verify(ctx context.Context, dir string, known *Head) (Report, error) {
 	// What head names now is on disk by now.
 	head, err := readHead(dir)
 	if err != nil {
@@ -48,7 +53,12 @@ func Verify(dir string, known *Head) (Report, error) {
 	r := Report{Files: len(names)}
 	for _, name := range names {
 		c.fileBegins = true
-		if _, err := eachOf(dir, name, 0, c.line); err != nil {
+		if _, err := eachOf(dir, name, 0, func(l *Line) error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return c.line(l)
+		}); err != nil {
 			return r, err
 		}
 	}
