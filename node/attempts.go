@@ -100,12 +100,12 @@ func (n *Node) backToReceived(id int64, more func(*ledger.Record)) error {
 	return err
 }
 
-// neverRan tells whether a container whose start failed was certainly not
-// started, by the runtime's own word. It waits for a runtime that is away.
-func (n *Node) neverRan(ctx context.Context, id int64, container string) bool {
+// afterStart is the runtime's own word on a container whose start failed, if it
+// knows the container. It waits for a runtime that is away.
+func (n *Node) afterStart(ctx context.Context, id int64, container string) (l engine.Living, known bool) {
 	living, err := n.living(ctx)
-	l := living[id]
-	return err == nil && l.ContainerID == container && !l.Started
+	l = living[id]
+	return l, err == nil && l.ContainerID == container
 }
 
 // runAgain takes a run back to its beginning whose algorithm has crashed, if

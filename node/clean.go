@@ -19,27 +19,26 @@ const (
 	// hurryEvery is the least time between two rounds for want of room, because
 	// the second one finds little that the first did not.
 	hurryEvery = 5 * time.Minute
-	cleanTries = 5
 	// cleanTime bounds one try. A node that stops finishes the try that it has
 	// begun, so that it leaves nothing behind that is over.
 	cleanTime = 20 * time.Second
 )
 
 // clean removes everything of a delivered run from the machine and closes its
-// record. It tries a few times: a runtime may be restarting.
+// record. It tries until that succeeds or ctx ends: a runtime may hang or be
+// away, and a disk be full, for however long.
 func (n *Node) clean(ctx context.Context, rec *ledger.Record) error {
-	retry := backoff.New(backoff.Runtime)
-	for try := 1; ; try++ {
+	retry := backoff.New(backoff.Cleaning)
+	for {
 		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 		err := n.cleanOnce(whole, rec)
 		cancel()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil || try == cleanTries {
+		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if err := backoff.Sleep(ctx, retry.Next()); err != nil {
+		wait := retry.Next()
+		n.log.WarnContext(ctx, "a run's remains could not be removed, trying again", "run", rec.RunID, "error", err, "wait", wait)
+		if backoff.Sleep(ctx, wait) != nil {
 			return err
 		}
 	}

@@ -212,6 +212,9 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	g.Go(n.safe(ctx, func() (err error) {
 		began := time.Now()
 		resolved, img, err = n.ensureImage(gctx, a, r)
+		if errors.Is(err, runtime.ErrNotReady) {
+			err = asHitch(gctx, err)
+		}
 		p.imageTook = time.Since(began)
 		failpoint.Reached(failpoint.Image)
 		return err
@@ -284,10 +287,18 @@ func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	if err := n.engine.Start(whole, p.container); err != nil {
-		if n.neverRan(ctx, a.id, p.container) {
+		l, known := n.afterStart(ctx, a.id, p.container)
+		switch {
+		case known && !l.Started:
 			return asHitch(ctx, err)
+		case !known || !errors.Is(err, runtime.ErrNotReady):
+			return asStart(ctx, err)
 		}
-		return asStart(ctx, err)
+		// The runtime went away while it started the algorithm.
+		n.log.WarnContext(ctx, "the runtime did not say that an algorithm was started, and it was", "run", a.id, "error", err)
+		var cancel context.CancelFunc
+		whole, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+		defer cancel()
 	}
 	failpoint.Reached(failpoint.Started)
 	if err := n.verify(whole, p.spec, p.container); err != nil {

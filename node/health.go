@@ -47,6 +47,7 @@ func (l loops) rest() {
 // has the runtime adds that it answers.
 func (n *Node) requireConditions() {
 	n.health.Require("server", func(context.Context) error { return n.session.lacking(n.cfg.PollInterval) })
+	n.health.Require("disk", health.Cached(n.checkDisks, askDisksEvery))
 	n.health.Require(ConditionPaused, func(context.Context) error {
 		if n.gate.Paused() {
 			return errors.New("paused by the administrator: v6node resume")

@@ -76,6 +76,7 @@ type Node struct {
 	seen       sightings
 	collecting chan struct{} // holds the collection under way
 	space      func(dir string) (collect.Space, error)
+	disks      disks
 
 	devices   sync.Mutex // held while devices are chosen
 	inventory func() (map[string][]string, error)
@@ -174,7 +175,7 @@ func New(o Options) (*Node, error) {
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l, audit: record, version: o.Version, stopMode: o.Stop,
-		files:  workspace.Root{Dir: filepath.Join(o.State.Dir, "work")},
+		files:  filesOf(o),
 		spool:  spool,
 		hub:    newTaskHub(),
 		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
@@ -186,6 +187,15 @@ func New(o Options) (*Node, error) {
 	}
 	n.requireConditions()
 	return n, nil
+}
+
+// filesOf is where the files of runs are: in the state directory, or else in a
+// directory of this node in the configured one, which others may use too.
+func filesOf(o Options) workspace.Root {
+	if o.Config.TaskDir == "" {
+		return workspace.Root{Dir: filepath.Join(o.State.Dir, "work")}
+	}
+	return workspace.Root{Dir: filepath.Join(o.Config.TaskDir, o.State.Instance)}
 }
 
 // Close releases the ledger, the audit log and the log follower, after Run has returned.

@@ -100,7 +100,7 @@ func classify(err error) outcome {
 	switch {
 	case diskFailed(err):
 		return outcome{reason: ReasonDisk, message: fmt.Sprintf(
-			"the node's disk is full or broken (%v): ask the node's administrator to make room in its state directory, then send the task again", err)}
+			"a disk of the node is full, read-only or broken (%v): ask the node's administrator to look after it, then send the task again", err)}
 	case errors.As(err, &r):
 		reason = r.reason
 	case errors.Is(err, workspace.ErrDatabase):
@@ -129,13 +129,16 @@ func classify(err error) outcome {
 
 // diskFailed tells whether an error is that of a disk that cannot be written to.
 func diskFailed(err error) bool {
-	for _, is := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, runtime.ErrNoSpace} {
+	for _, is := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, runtime.ErrNoSpace, runtime.ErrReadOnly} {
 		if errors.Is(err, is) {
 			return true
 		}
 	}
 	return false
 }
+
+// killedCode is the exit code of a program that SIGKILL has ended.
+const killedCode = 128 + int(unix.SIGKILL)
 
 // judge turns a container's exit and what it left behind into an outcome.
 func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outcome {
@@ -159,6 +162,9 @@ func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outc
 
 func judgeOutput(exit *engine.Exit, size, limit int64, outputErr error) outcome {
 	switch {
+	case exit.Code == killedCode:
+		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf(
+			"the algorithm ended with exit code %d, as a program that was killed, and not by this node: its own log may say why; else ask the node's administrator who killed it, its container's monitor or its control group", exit.Code)}
 	case exit.Code != 0:
 		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf("the algorithm ended with exit code %d: its own log says why", exit.Code)}
 	case errors.Is(outputErr, workspace.ErrNoOutput):

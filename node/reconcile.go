@@ -250,11 +250,8 @@ func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run)
 		}
 	}
 	for _, rec := range n.over(listed) {
-		n.launch(ctx, rec, func(own, _ context.Context, a *activeRun) {
-			if err := n.clean(own, rec); err != nil {
-				n.log.WarnContext(own, "the remains of a run that the server has ended could not be removed yet", "run", a.id, "error", err)
-				n.interrupt(rec)
-			}
+		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) {
+			_ = n.clean(own, rec) // what is left when the node stops is the next start's
 		})
 	}
 }

@@ -481,7 +481,7 @@ func shownResources(r admission.Resources, runs int64) admin.Resources {
 }
 
 // Info implements admin.Station.
-func (s *adminView) Info(context.Context) (*admin.Info, error) {
+func (s *adminView) Info(ctx context.Context) (*admin.Info, error) {
 	rt := s.about.Runtime()
 	snap := s.gate.Snapshot()
 	out := &admin.Info{
@@ -503,6 +503,11 @@ func (s *adminView) Info(context.Context) (*admin.Info, error) {
 	}
 	if info, err := os.Stat(filepath.Join(s.stateDir, pausedFile)); err == nil {
 		out.Node.PausedAt = info.ModTime().UTC()
+	}
+	for _, c := range s.health.Ready(ctx).Items {
+		if !c.OK {
+			out.Lacking = append(out.Lacking, admin.Lack{Condition: c.Name, Message: c.Message})
+		}
 	}
 	for _, h := range rt.Handlers {
 		out.Runtime.Handlers = append(out.Runtime.Handlers, admin.Handler{Name: h.Name, UserNamespaces: h.UserNamespaces, RecursiveReadOnly: h.RecursiveReadOnly})

@@ -47,6 +47,8 @@ var (
 	ErrPullStalled = errors.New("the pull made no progress")
 	// ErrNoSpace means that a file system of the runtime is full.
 	ErrNoSpace = errors.New("no space left")
+	// ErrReadOnly means that a file system of the runtime cannot be written to.
+	ErrReadOnly = errors.New("read-only file system")
 	// ErrInvalid means that a request was refused before it was sent, because
 	// it could not be carried out as asked.
 	ErrInvalid = errors.New("invalid request")
@@ -142,8 +144,11 @@ func callError(ctx context.Context, op string, timeout time.Duration, err error)
 	case codes.Unimplemented:
 		e.Kind = ErrNotCRI
 	default:
-		if saysNoSpace(strings.ToLower(causeText(err))) {
+		switch text := strings.ToLower(causeText(err)); {
+		case saysNoSpace(text):
 			e.Kind = ErrNoSpace
+		case strings.Contains(text, "read-only file system"):
+			e.Kind = ErrReadOnly
 		}
 	}
 	return e

@@ -48,7 +48,7 @@ var errAbandoned = errors.New("nobody waits for this pull any more")
 // reference at the same time share one pull, with the first one's credentials;
 // one whose context ends leaves the others' pull alone, and the last one to
 // leave ends it. The kinds of error are ErrImageNotFound, ErrRegistryDenied,
-// ErrRegistryUnreachable, ErrWrongPlatform, ErrPullStalled, ErrNoSpace,
+// ErrRegistryUnreachable, ErrWrongPlatform, ErrPullStalled, ErrNoSpace, ErrReadOnly,
 // ErrNotReady, ErrInvalid and ErrClosed.
 //
 // It always asks the registry, also for an image that is in the store: look it

@@ -260,6 +260,7 @@ func TestPullErrorsAreKnownByTheRuntimesWords(t *testing.T) {
 		{codes.Unknown, `unexpected status from HEAD request to https://h/v2/not%20found/manifests/1: 503 Service Unavailable`, ErrRegistryUnreachable},
 		{codes.Unknown, `unexpected status from GET request to https://h/v2/a/manifests/1: 429 Too Many Requests toomanyrequests: You have reached your limit`, ErrRegistryUnreachable},
 		{codes.Unknown, `failed to extract layer sha256:1: write /var/lib/containerd/x: no space left on device`, ErrNoSpace},
+		{codes.Unknown, `failed to extract layer sha256:1: write /var/lib/containerd/x: read-only file system`, ErrReadOnly},
 		{codes.Canceled, `failed to pull and unpack image "h/a": failed to copy: context canceled`, ErrPullStalled},
 		{codes.InvalidArgument, `failed to parse image reference "A B": invalid reference format`, ErrInvalid},
 		// CRI-O

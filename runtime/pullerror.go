@@ -20,6 +20,9 @@ var pullTexts = []struct {
 	{ErrNoSpace, "a file system of the container runtime is full; make room and try again", []string{
 		"no space left on device", "disk quota exceeded",
 	}},
+	{ErrReadOnly, "a file system of the container runtime is read-only; mend its disk and try again", []string{
+		"read-only file system",
+	}},
 	{ErrWrongPlatform, "the image exists, but not for this machine's operating system and architecture; ask its maker for one", []string{
 		"no match for platform", "no image found in image index", "no image found in manifest list", "does not match the specified platform",
 	}},

@@ -71,6 +71,9 @@ func printInfo(c *cli.Context, i *admin.Info, now time.Time) error {
 	}
 	d.entry("paused", paused)
 	d.entry("runs", fmt.Sprintf("%d running, %d preparing, %d delivering, %d waiting", i.Runs.Running, i.Runs.Preparing, i.Runs.Delivering, i.Runs.Queued))
+	for _, l := range i.Lacking {
+		d.entry("takes no runs", l.Condition+": "+l.Message)
+	}
 
 	d.section("Server")
 	d.entry("address", i.Session.URL)
@@ -129,6 +132,5 @@ func describeRuntimeInfo(d *description, r admin.RuntimeInfo) {
 		}
 		d.entry("handler "+name, "user namespaces "+yesNo(h.UserNamespaces)+", recursive read-only "+yesNo(h.RecursiveReadOnly))
 	}
-	d.optional("error", r.Error)
 	d.entry("look inside", "crictl -r "+r.Endpoint+" pods --namespace vantage6")
 }

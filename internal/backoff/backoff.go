@@ -13,9 +13,10 @@ type Policy struct{ Min, Max time.Duration }
 
 // Policies that the node uses.
 var (
-	Server  = Policy{Min: 500 * time.Millisecond, Max: 30 * time.Second}
-	Start   = Policy{Min: 500 * time.Millisecond, Max: 5 * time.Second}
-	Runtime = Policy{Min: 100 * time.Millisecond, Max: 5 * time.Second}
+	Server   = Policy{Min: 500 * time.Millisecond, Max: 30 * time.Second}
+	Start    = Policy{Min: 500 * time.Millisecond, Max: 5 * time.Second}
+	Runtime  = Policy{Min: 100 * time.Millisecond, Max: 5 * time.Second}
+	Cleaning = Policy{Min: 100 * time.Millisecond, Max: 30 * time.Second}
 )
 
 // Backoff yields the waits of one sequence of attempts. Not for concurrent use.

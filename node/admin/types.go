@@ -334,6 +334,14 @@ type Info struct {
 	Runtime RuntimeInfo `json:"runtime"`
 	Budget  BudgetInfo  `json:"budget"`
 	Runs    RunCounts   `json:"runs"`
+	// Lacking is what keeps the node from taking runs, as /readyz says it.
+	Lacking []Lack `json:"lacking,omitempty"`
+}
+
+// Lack is a condition for taking runs that is not met.
+type Lack struct {
+	Condition string `json:"condition"`
+	Message   string `json:"message"`
 }
 
 // NodeInfo is the node itself.
@@ -379,7 +387,6 @@ type RuntimeInfo struct {
 	Events        string    `json:"events,omitempty"`     // yes or no; empty until it is known
 	CDI           bool      `json:"cdi"`                  // devices can be asked for
 	MinMemory     int64     `json:"min_memory,omitempty"` // bytes: the least memory limit that it takes
-	Error         string    `json:"error,omitempty"`      // why it does not answer
 }
 
 // Handler is a way in which the runtime runs containers.

@@ -32,6 +32,9 @@ func (o Options) storage(_ context.Context, report func(Result)) error {
 	if err := directory(report, "state directory", o.Config.StateDir, "state_dir"); err != nil {
 		return err
 	}
+	if o.Config.TaskDir == "" {
+		return nil
+	}
 	if same, err := sameFileSystem(o.Config.StateDir, o.Config.TaskDir); err != nil || same {
 		return err
 	}

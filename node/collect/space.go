@@ -26,6 +26,7 @@ type Space struct {
 	Device             uint64
 	Total, Free        int64 // bytes, for the node's user
 	Inodes, FreeInodes int64
+	ReadOnly           bool
 }
 
 // SpaceOf asks for the file system that a path is on.
@@ -40,7 +41,7 @@ func SpaceOf(path string) (Space, error) {
 	}
 	return Space{
 		Device: st.Dev, Total: int64(fs.Blocks) * fs.Bsize, Free: int64(fs.Bavail) * fs.Bsize,
-		Inodes: int64(fs.Files), FreeInodes: int64(fs.Ffree),
+		Inodes: int64(fs.Files), FreeInodes: int64(fs.Ffree), ReadOnly: fs.Flags&unix.ST_RDONLY != 0,
 	}, nil
 }
 

@@ -19,8 +19,8 @@ type Config struct {
 	Name     string // the file's name without directory and extension; names this node on its machine
 	Server   Server
 	APIKey   Secret // from api_key, or read by Load from APIKeyFile
-	StateDir string // ledger, containers, images and tasks; one node at a time
-	TaskDir  string // inputs, outputs and logs of runs
+	StateDir string // ledger, containers and images; one node at a time
+	TaskDir  string // inputs, outputs and logs of runs; "" when they are in StateDir
 
 	APIKeyFile string // "" when api_key is in the file itself
 

@@ -206,9 +206,8 @@ func (d *decoder) directories(s *section, c *Config) {
 	if !s.file("state_dir", &c.StateDir) {
 		c.StateDir = filepath.Join(stateHome(), "v6node", c.Name)
 	}
-	c.TaskDir = filepath.Join(c.StateDir, "tasks")
 	if v, line := s.get("task_dir"); v != nil && v.kind == scalar && isWindowsPath(v.text) {
-		d.warn(line, "task_dir", "task_dir: %q is a Windows path and is not used; tasks are in %s", clip(v.text), c.TaskDir)
+		d.warn(line, "task_dir", "task_dir: %q is a Windows path and is not used; tasks are in %s", clip(v.text), filepath.Join(c.StateDir, "work"))
 		return
 	}
 	s.file("task_dir", &c.TaskDir)

@@ -141,7 +141,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		!c.Policies.RequirePull || c.Policies.AllowBasics != nil || !reflect.DeepEqual(c.Limits, Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}) || c.Enforce != EnforceStrict {
 		t.Errorf("%+v", c)
 	}
-	if !strings.HasSuffix(c.StateDir, "/v6node/site") || c.TaskDir != c.StateDir+"/tasks" {
+	if !strings.HasSuffix(c.StateDir, "/v6node/site") || c.TaskDir != "" {
 		t.Errorf("state %q, tasks %q", c.StateDir, c.TaskDir)
 	}
 }
