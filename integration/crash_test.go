@@ -46,20 +46,29 @@ func crashAt(t *testing.T, w *world, program string, p failpoint.Point) {
 		t.Fatalf("the node ended with %d, and was to be killed at %q: %v", code, p, err)
 	}
 	n.restart(t)
-	done := n.finish(t, task)
-	if got := completed[struct{ Count int }](t, done); got.Count != 1 {
-		t.Errorf("the algorithm was executed %d times", got.Count)
-	}
-	n.onceDelivered(t, run)
 	// Of an answer that was lost the node knows nothing, so it asks again.
 	repeated := 0
 	if p == failpoint.Acknowledged {
 		repeated = 1
 	}
+	n.ranOnce(t, task, run, repeated)
+}
+
+// ranOnce checks that the node's only run, which counts its executions, was
+// executed once and delivered once, with so many reports more that the server
+// refused, and that nothing of it is left.
+func (n *node) ranOnce(t *testing.T, task, run int64, repeated int) {
+	t.Helper()
+	done := n.finish(t, task)
+	if got := completed[struct{ Count int }](t, done); got.Count != 1 {
+		t.Errorf("the algorithm was executed %d times", got.Count)
+	}
+	n.onceDelivered(t, run)
 	if refused := done.Count(standin.RunPatchRefused); refused > repeated {
 		t.Errorf("%d reports were refused: %+v", refused, done.History)
 	}
 	n.gone(t, run)
+	n.noTraces(t, run)
 	eventually(t, func() error {
 		runs, err := n.Runs()
 		if err != nil {

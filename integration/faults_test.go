@@ -26,7 +26,7 @@ func TestFaultsOnExternalContainerd(t *testing.T) { faultsOn(t, externalKind) }
 // faultsOn runs what depends on the runtime on one kind of it.
 func faultsOn(t *testing.T, k kind) {
 	w := newWorld(t, k)
-	besideAnotherRun(t, w.alpha(t), slices.Concat(imageFaults(), databaseFaults(), algorithmFaults()))
+	besideAnotherRun(t, w.alpha(t), slices.Concat(imageFaults(), databaseFaults(), algorithmFaults(), runtimeFaults()))
 }
 
 // besideAnotherRun runs scenarios side by side while an algorithm runs on the

@@ -86,7 +86,7 @@ func (tr *traces) check(t *testing.T, w *world) {
 	}
 	patterns := []string{filepath.Join(w.tmp(), "*")}
 	for _, n := range w.all() {
-		patterns = append(patterns, filepath.Join(n.StateDir, "work", "runs", "*"), filepath.Join(n.StateDir, "work", "jobs", "*"))
+		patterns = append(patterns, filepath.Join(n.files(), "runs", "*"), filepath.Join(n.files(), "jobs", "*"))
 	}
 	for _, p := range patterns {
 		found, err := filepath.Glob(p)

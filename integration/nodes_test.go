@@ -37,6 +37,7 @@ type node struct {
 	researcher *standin.Researcher
 	guests     []*standin.Researcher // of the organizations without a node
 	key        *e2e.PrivateKey
+	taskDir    string // "" where the files of runs are in the state directory
 
 	dial sync.Once
 	rt   *runtime.Client
@@ -125,6 +126,7 @@ func (n *node) tell(t *testing.T) {
 
 func (w *world) addNode(org, collab int64, o nodeOptions) (*node, error) {
 	n := &node{w: w, org: org, collab: collab}
+	n.taskDir, _ = o.Extra["task_dir"].(string)
 	name := fmt.Sprintf("n%d", w.number())
 	dir := filepath.Join(w.dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -497,7 +499,7 @@ func (g *gate) undisturbed(t *testing.T) {
 // scratch is the host's path of the job's /mnt/tmp.
 func (g *gate) scratch(t *testing.T) string {
 	t.Helper()
-	return filepath.Join(g.n.StateDir, "work", "jobs", strconv.FormatInt(g.job(t), 10))
+	return filepath.Join(g.n.files(), "jobs", strconv.FormatInt(g.job(t), 10))
 }
 
 func (g *gate) job(t *testing.T) int64 {
@@ -517,7 +519,19 @@ func (g *gate) job(t *testing.T) int64 {
 
 // runDir is the host's directory of a run.
 func (n *node) runDir(run int64) string {
-	return filepath.Join(n.StateDir, "work", "runs", strconv.FormatInt(run, 10))
+	return filepath.Join(n.files(), "runs", strconv.FormatInt(run, 10))
+}
+
+// files is the host's directory of all runs.
+func (n *node) files() string {
+	if n.taskDir == "" {
+		return filepath.Join(n.StateDir, "work")
+	}
+	name, err := readInstance(n.StateDir)
+	if err != nil {
+		return filepath.Join(n.taskDir, "*") // it never got so far
+	}
+	return filepath.Join(n.taskDir, name)
 }
 
 var endpointInLog = regexp.MustCompile(`msg="connected to the container runtime" endpoint=(unix://\S+)`)

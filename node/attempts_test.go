@@ -12,6 +12,7 @@ import (
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/engine"
+	"github.com/v6node/v6node/runtime"
 )
 
 var errHiccup = errors.New("the runtime had a hiccup")
@@ -107,6 +108,49 @@ func TestAStartIsNotRepeatedWhereThatIsUselessOrUnsafe(t *testing.T) {
 				t.Errorf("%d tries, started %d times: %s", tries.Load(), e.startsOf(got.RunID), got.Log)
 			}
 		})
+	}
+}
+
+// TestAStartWhoseAnswerIsLostIsLookedUp: the runtime died or hung while it started
+// the algorithm, and says afterwards what it has done.
+func TestAStartWhoseAnswerIsLostIsLookedUp(t *testing.T) {
+	for _, step := range []string{"start", "started"} {
+		t.Run(step, func(t *testing.T) {
+			var failed atomic.Bool
+			e := newFakeEngine(echo)
+			e.fail = func(at string, _ *engine.Spec) error {
+				if at == step && failed.CompareAndSwap(false, true) {
+					return &runtime.Error{Op: "start it", Kind: runtime.ErrNotReady}
+				}
+				return nil
+			}
+			s := newStation(t, e, "")
+			n := s.start()
+			got := s.ends(s.task(nil), standin.StatusCompleted)
+			s.clean(n)
+			if e.startsOf(got.RunID) != 1 {
+				t.Errorf("started %d times", e.startsOf(got.RunID))
+			}
+		})
+	}
+}
+
+func TestRemainsAreRemovedHoweverLongThatFails(t *testing.T) {
+	const failures = 5
+	var tries atomic.Int64
+	e := newFakeEngine(echo)
+	e.fail = func(at string, _ *engine.Spec) error {
+		if at == "remove" && tries.Add(1) <= failures {
+			return errHiccup
+		}
+		return nil
+	}
+	s := newStation(t, e, "")
+	n := s.start()
+	s.ends(s.task(nil), standin.StatusCompleted)
+	s.clean(n)
+	if tries.Load() <= failures {
+		t.Errorf("%d tries", tries.Load())
 	}
 }
 

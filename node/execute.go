@@ -372,6 +372,11 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 		limit = n.limitsOf(now) // they may have been changed meanwhile
 	}
 	out := judge(exit, size, limit, outErr)
+	if out.reason == ReasonCrashed || out.reason == ReasonNoOutput {
+		if err := tryDisk(n.files.Dir); err != nil {
+			out.message += fmt.Sprintf("; the node's disk for the files of runs cannot be written to (%v), which may be why: ask the node's administrator to look after it", err)
+		}
+	}
 	n.log.InfoContext(ctx, "algorithm ended", "run", a.id, "exit_code", exit.Code, "outcome", string(out.reason),
 		"ran", exit.FinishedAt.Sub(exit.StartedAt).Round(time.Millisecond), "output_bytes", size, "peak_memory", exit.PeakMemory)
 	return &out, nil

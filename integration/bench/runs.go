@@ -205,8 +205,13 @@ func (b *bench) footprint(ctx context.Context, w *world) error {
 		return err
 	}
 	b.add("e", fmt.Sprintf("node, resident memory with %d sandboxes", sandboxes), rss, "MiB", "")
+	return w.endAll(ctx, ids)
+}
+
+// endAll kills the tasks and waits until nothing of them is left.
+func (w *world) endAll(ctx context.Context, tasks []int64) error {
 	var g errgroup.Group
-	for _, id := range ids {
+	for _, id := range tasks {
 		g.Go(func() error {
 			if err := w.user.Kill(ctx, id); err != nil {
 				return err
