@@ -41,6 +41,9 @@ func openLedger(o Options) (*ledger.Ledger, error) {
 		}
 	}
 	l, err := ledger.Open(path)
+	if err == nil && l.Backup() != "" {
+		o.Log.Info("the ledger has a new schema; what it was before is kept for an older v6node", "ledger", path, "backup", l.Backup())
+	}
 	if !errors.Is(err, ledger.ErrDamaged) {
 		return l, err
 	}

@@ -43,13 +43,24 @@ func check(path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	return db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		version, err := schemaOf(tx)
+		if err != nil {
+			return err
+		}
+		open, listed, found := tx.Bucket(bucketOpen), 0, 0
+		if version > 1 && open == nil {
+			return fmt.Errorf("%w: it has no list of open runs", ErrDamaged)
+		}
+		err = tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			var last []byte
 			return b.ForEach(func(k, v []byte) error {
 				if last != nil && bytes.Compare(last, k) >= 0 {
 					return fmt.Errorf("%w: its keys are out of order", ErrDamaged)
 				}
 				last = bytes.Clone(k)
+				if bytes.Equal(name, bucketOpen) {
+					listed++
+				}
 				if !bytes.Equal(name, bucketRuns) {
 					return nil
 				}
@@ -57,12 +68,26 @@ func check(path string) (err error) {
 					return fmt.Errorf("%w: %x is no run", ErrDamaged, k)
 				}
 				id := int64(binary.BigEndian.Uint64(k))
-				if r, err := decode(id, v); err != nil || r.RunID != id {
+				r, err := decode(id, v)
+				if err != nil || r.RunID != id {
 					return fmt.Errorf("%w: the record of run %d cannot be read", ErrDamaged, id)
+				}
+				if open == nil {
+					return nil
+				}
+				if (r.State != Done) != (open.Get(k) != nil) {
+					return fmt.Errorf("%w: its list of open runs is wrong about run %d", ErrDamaged, id)
+				}
+				if r.State != Done {
+					found++
 				}
 				return nil
 			})
 		})
+		if err == nil && listed != found {
+			err = fmt.Errorf("%w: it lists %d open runs and has %d", ErrDamaged, listed, found)
+		}
+		return err
 	})
 }
 

@@ -21,26 +21,31 @@ var (
 )
 
 const (
-	schemaVersion = 1
-	lockWait      = 200 * time.Millisecond
-	batchDelay    = 500 * time.Microsecond
+	lockWait   = 200 * time.Millisecond
+	batchDelay = 500 * time.Microsecond
 )
 
 var (
 	bucketRuns = []byte("runs")
 	bucketMeta = []byte("meta")
+	bucketOpen = []byte("open")
 	keySchema  = []byte("schema")
 	keyTurns   = []byte("turns")
+	isOpen     = []byte{1}
 )
 
 // Ledger is one open ledger file. All methods are safe for concurrent use and
 // return only after the change is on disk; changes that are asked for at the
 // same moment share one disk flush.
-type Ledger struct{ db *bbolt.DB }
+type Ledger struct {
+	db     *bbolt.DB
+	backup string
+}
 
 // Open opens or creates the ledger file with mode 0600, after it has read the
 // whole of it. It returns ErrLocked when another process holds it, and ErrDamaged
-// when it cannot be trusted. The caller closes it.
+// when it cannot be trusted. A file of an older version is copied and brought to
+// this one. The caller closes it.
 func Open(path string) (*Ledger, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the ledger's directory: %w", err)
@@ -57,7 +62,7 @@ func Open(path string) (*Ledger, error) {
 	}
 	db.MaxBatchDelay = batchDelay
 	l := &Ledger{db: db}
-	if err := l.initialise(); err != nil {
+	if err := l.initialise(path); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the ledger %s: %w", path, err), db.Close())
 	}
 	return l, nil
@@ -71,25 +76,6 @@ func openForWriting(path string) (db *bbolt.DB, err error) {
 	return bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:      lockWait,
 		FreelistType: bbolt.FreelistMapType,
-	})
-}
-
-func (l *Ledger) initialise() error {
-	return l.db.Update(func(tx *bbolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(bucketRuns); err != nil {
-			return err
-		}
-		meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-		if err != nil {
-			return err
-		}
-		switch have := meta.Get(keySchema); {
-		case have == nil:
-			return meta.Put(keySchema, binary.BigEndian.AppendUint32(nil, schemaVersion))
-		case len(have) != 4 || binary.BigEndian.Uint32(have) != schemaVersion:
-			return fmt.Errorf("its schema is %x and this version reads %d: use the v6node that wrote it, or move the file away", have, schemaVersion)
-		}
-		return nil
 	})
 }
 
@@ -121,7 +107,7 @@ func (l *Ledger) InsertNew(records []*Record) (added map[int64]bool, err error) 
 			if b.Get(key(r.RunID)) != nil {
 				continue
 			}
-			if err := b.Put(key(r.RunID), values[i]); err != nil {
+			if err := put(tx, r, values[i]); err != nil {
 				return err
 			}
 			added[r.RunID] = true
@@ -171,8 +157,7 @@ func (l *Ledger) Turns(v any) error {
 func (l *Ledger) update(runID int64, change func(*Record) error, more func(*bbolt.Tx) error) (*Record, error) {
 	var out *Record
 	err := l.db.Batch(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketRuns)
-		r, err := decode(runID, b.Get(key(runID)))
+		r, err := decode(runID, tx.Bucket(bucketRuns).Get(key(runID)))
 		if err != nil {
 			return err
 		}
@@ -184,7 +169,7 @@ func (l *Ledger) update(runID int64, change func(*Record) error, more func(*bbol
 			return fmt.Errorf("encode run %d: %w", runID, err)
 		}
 		out = r
-		return errors.Join(b.Put(key(runID), value), more(tx))
+		return errors.Join(put(tx, r, value), more(tx))
 	})
 	if err != nil {
 		return nil, err
@@ -219,13 +204,30 @@ func (l *Ledger) Each(fn func(*Record) error) error {
 // Unfinished returns the records that are not Done, in the order of run ids.
 func (l *Ledger) Unfinished() ([]*Record, error) {
 	var out []*Record
-	err := l.Each(func(r *Record) error {
-		if r.State != Done {
+	err := l.db.View(func(tx *bbolt.Tx) error {
+		runs := tx.Bucket(bucketRuns)
+		return tx.Bucket(bucketOpen).ForEach(func(k, _ []byte) error {
+			r, err := decode(int64(binary.BigEndian.Uint64(k)), runs.Get(k))
 			out = append(out, r)
-		}
-		return nil
+			return err
+		})
 	})
 	return out, err
+}
+
+// put writes a record and whether it is open.
+func put(tx *bbolt.Tx, r *Record, value []byte) error {
+	k, open := key(r.RunID), tx.Bucket(bucketOpen)
+	if err := tx.Bucket(bucketRuns).Put(k, value); err != nil {
+		return err
+	}
+	switch was := open.Get(k) != nil; {
+	case was && r.State == Done:
+		return open.Delete(k)
+	case !was && r.State != Done:
+		return open.Put(k, isOpen)
+	}
+	return nil
 }
 
 // Forget removes those of the records that are Done and returns how many. A
