@@ -25,9 +25,11 @@ const (
 	leastImageInodes = 16
 )
 
-// disks remembers where the runtime keeps its images, for when it does not answer.
+// disks are those that the node looks after.
 type disks struct {
-	mu     sync.Mutex
+	probe sync.Mutex // held while one is tried
+	mu    sync.Mutex
+	// stores are where the runtime keeps its images, for when it does not answer.
 	stores []string
 }
 
@@ -35,7 +37,7 @@ type disks struct {
 func (n *Node) checkDisks(ctx context.Context) error {
 	var faults []string
 	for _, dir := range slices.Compact([]string{n.stateDir, n.files.Dir}) {
-		if err := tryDisk(dir); err != nil {
+		if err := n.disks.try(dir); err != nil {
 			faults = append(faults, fmt.Sprintf("%s cannot be written to (%v): make room or mend its disk", dir, err))
 		}
 	}
@@ -61,8 +63,10 @@ func (n *Node) checkDisks(ctx context.Context) error {
 	return errors.New(strings.Join(faults, "; "))
 }
 
-// tryDisk writes a small file and removes it.
-func tryDisk(dir string) error {
+// try writes a small file and removes it.
+func (d *disks) try(dir string) error {
+	d.probe.Lock()
+	defer d.probe.Unlock()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

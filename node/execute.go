@@ -373,7 +373,7 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	}
 	out := judge(exit, size, limit, outErr)
 	if out.reason == ReasonCrashed || out.reason == ReasonNoOutput {
-		if err := tryDisk(n.files.Dir); err != nil {
+		if err := n.disks.try(n.files.Dir); err != nil {
 			out.message += fmt.Sprintf("; the node's disk for the files of runs cannot be written to (%v), which may be why: ask the node's administrator to look after it", err)
 		}
 	}
