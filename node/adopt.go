@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/v6node/v6node/internal/backoff"
@@ -101,9 +102,12 @@ func (n *Node) adoptRun(ctx context.Context, rec *ledger.Record, l engine.Living
 		}
 		// It counts before any other run is taken into work.
 		release := n.countAgain(ctx, rec)
+		n.served.Add(1)
+		served := sync.OnceFunc(n.served.Done)
 		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) {
+			defer served()
 			defer release()
-			n.takeOver(own, ctx, a, rec, l, release)
+			n.takeOver(own, ctx, a, rec, l, served, release)
 		})
 	case ledger.Exited, ledger.Delivered:
 		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) { n.settle(own, rec) })
@@ -135,16 +139,17 @@ func (n *Node) countAgain(ctx context.Context, rec *ledger.Record) (release func
 	return release
 }
 
-// takeOver goes on with an algorithm that was started before this node was.
-func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living, release func()) {
+// takeOver goes on with an algorithm that was started before this node was. It
+// calls served when its proxy is open again, or will not be.
+func (n *Node) takeOver(own, ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living, served, release func()) {
 	n.log.InfoContext(ctx, "taking over a run that was started earlier", "run", a.id, "started", rec.StartedAt.Format(time.RFC3339))
-	out, err := n.attendAgain(ctx, a, rec, l)
+	out, err := n.attendAgain(ctx, a, rec, l, served)
 	a.left.Store(true)
 	release() // before the delivery, which may take long
 	n.conclude(own, ctx, a, out, err)
 }
 
-func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living) (*outcome, error) {
+func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record, l engine.Living, served func()) (*outcome, error) {
 	if l.ContainerID == "" || l.ContainerID != rec.ContainerID {
 		return nil, fmt.Errorf("%w while the node was away, and the algorithm may have run: send the task again", engine.ErrVanished)
 	}
@@ -157,5 +162,6 @@ func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record
 			return nil, err
 		}
 	}
+	served()
 	return n.attend(ctx, a, rec, rec.ContainerID)
 }

@@ -31,8 +31,10 @@ func sayDamage(log *slog.Logger, damage error) {
 	}
 }
 
-// examineAudit reads the whole audit log once, for which a start has no time.
+// examineAudit reads the whole audit log once, when the living runs have their
+// proxies back.
 func (n *Node) examineAudit(ctx context.Context) error {
+	n.served.Wait()
 	damage, err := n.audit.Examine(ctx)
 	sayDamage(n.log, damage)
 	if err != nil && ctx.Err() == nil {

@@ -100,6 +100,7 @@ func (n *Node) janitor(ctx context.Context) error {
 	if err := n.files.RemoveReleased(); err != nil {
 		n.log.WarnContext(ctx, "scratch that an earlier start released could not be deleted, trying again at the next start", "error", err)
 	}
+	n.served.Wait()    // a round reads all records
 	var last time.Time // the round before
 	for {
 		n.loops.clean.Beat()

@@ -107,6 +107,9 @@ type Node struct {
 	// orphaned are jobs whose first task ended here before its subtasks.
 	orphaned map[int64]struct{}
 	runs     sync.WaitGroup
+	// served waits until the runs that an earlier start began have their proxies
+	// back: what is not urgent begins after that.
+	served sync.WaitGroup
 }
 
 // activeRun is a run that a goroutine of this node drives.
