@@ -69,6 +69,12 @@ func (n *node) ranOnce(t *testing.T, task, run int64, repeated int) {
 	}
 	n.gone(t, run)
 	n.noTraces(t, run)
+	n.allOver(t)
+}
+
+// allOver waits until the node says that nothing of its only run is left.
+func (n *node) allOver(t *testing.T) {
+	t.Helper()
 	eventually(t, func() error {
 		runs, err := n.Runs()
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +41,7 @@ func runtimeKillScenarios(t *testing.T) []scenario {
 		all = append(all, scenario{string(p), func(t *testing.T, w *world) { runtimeKilledAt(t, w, program, p) }})
 	}
 	return append(all,
+		scenario{"the algorithm ends while containerd is away", func(t *testing.T, w *world) { endedUnseen(t, w) }},
 		scenario{"an image is removed while its run starts", func(t *testing.T, w *world) { imageRemovedInStart(t, w, program) }},
 	)
 }
@@ -74,12 +76,8 @@ func (n *node) runtimePID(t *testing.T) int {
 	if n.w.external != nil {
 		return n.w.external.cmd.Process.Pid
 	}
-	b, err := os.ReadFile(filepath.Join(n.StateDir, "containerd-state", "containerd.json"))
+	r, err := n.runtimeRecord()
 	if err != nil {
-		t.Fatal(err)
-	}
-	var r struct{ PID int }
-	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
 	if line := commandLine(r.PID); !strings.Contains(line, n.StateDir) {
@@ -88,25 +86,94 @@ func (n *node) runtimePID(t *testing.T) int {
 	return r.PID
 }
 
-// comesBack starts an external runtime again that was killed; the node's own one
-// is the node's matter.
-func (w *world) comesBack(t *testing.T) {
-	t.Helper()
-	if w.external != nil {
-		<-w.external.ended
-		w.external.start(t)
+type runtimeRecord struct{ PID int }
+
+func (n *node) runtimeRecord() (r runtimeRecord, err error) {
+	b, err := os.ReadFile(filepath.Join(n.StateDir, "containerd-state", "containerd.json"))
+	if err != nil {
+		return r, err
 	}
+	return r, json.Unmarshal(b, &r)
+}
+
+// comesBack starts an external runtime again that was killed, and waits for the
+// node's own one, which is the node's matter. What ends before that ends unseen.
+func (n *node) comesBack(t *testing.T, old int) {
+	t.Helper()
+	if n.w.external != nil {
+		<-n.w.external.ended
+		n.w.external.start(t)
+		return
+	}
+	eventually(t, func() error {
+		if r, err := n.runtimeRecord(); err != nil || r.PID == old || commandLine(r.PID) == "" {
+			return fmt.Errorf("no other containerd than process %d: %w", old, err)
+		}
+		_, err := n.runtime(t).ListSandboxes(within(t), nil)
+		return err
+	})
 }
 
 func runtimeKilledAt(t *testing.T, w *world, program string, p failpoint.Point) {
 	n, reached := w.stoppable(t, program, p)
-	task, run := n.post(t, "count", nil)
+	n.runtime(t) // as long as it can be asked
+	g := &gate{n: n}
+	g.task, g.run = n.post(t, "gate", nil)
+	over := slices.Index(failpoint.Points, p) >= slices.Index(failpoint.Points, failpoint.Ended)
+	if over {
+		n.openGate(t)
+	}
 	held := reached()
-	if err := errors.Join(killAndWait(n.runtimePID(t)), held.Close()); err != nil {
+	old := n.runtimePID(t)
+	if err := errors.Join(killAndWait(old), held.Close()); err != nil {
 		t.Fatal(err)
 	}
-	w.comesBack(t)
-	n.ranOnce(t, task, run, 0)
+	n.comesBack(t, old)
+	if !over {
+		n.openGate(t)
+	}
+	n.takenOver(t, g, true)
+	n.noTraces(t, g.run)
+	n.allOver(t)
+}
+
+// openGate lets the node's only algorithm end, once it runs.
+func (n *node) openGate(t *testing.T) {
+	t.Helper()
+	eventually(t, func() error {
+		marks, err := filepath.Glob(filepath.Join(n.files(), "jobs", "*", "executed"))
+		if err != nil || len(marks) != 1 {
+			return fmt.Errorf("%d algorithms run: %w", len(marks), err)
+		}
+		return os.WriteFile(filepath.Join(filepath.Dir(marks[0]), "open"), nil, 0o644)
+	})
+}
+
+// endedUnseen: containerd throws away what it did not see.
+func endedUnseen(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{})
+	g := n.hold(t)
+	scratch := g.scratch(t)
+	st, err := n.runtime(t).ContainerStatus(within(t), n.container(t, g.run).ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := n.runtimePID(t)
+	if err := errors.Join(unix.Kill(old, unix.SIGSTOP), os.WriteFile(filepath.Join(scratch, "open"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if commandLine(st.PID) != "" {
+			return errors.New("the algorithm has not ended yet")
+		}
+		return nil
+	})
+	if err := killAndWait(old); err != nil {
+		t.Fatal(err)
+	}
+	n.comesBack(t, old)
+	n.takenOver(t, g, true)
+	n.noTraces(t, g.run)
 }
 
 func imageRemovedInStart(t *testing.T, w *world, program string) {

@@ -255,6 +255,7 @@ func TestWhyTheKernelKilledIsSaid(t *testing.T) {
 		{engine.Exit{Code: 0, OOMKilled: true}, limit, 300, nil, ReasonMemory, "killed: memory limit"},
 		{engine.Exit{Code: 137, OOMKilled: true, PeakMemory: 3 << 30}, limits.Limits{}, 0, nil, ReasonMemory, "killed: the machine ran out of memory (peak 3 GiB)"},
 		{engine.Exit{Code: 137}, limit, 0, nil, ReasonCrashed, "not by this node"},
+		{engine.Exit{Code: 255, Lost: true}, limit, 3, nil, ReasonCrashed, "does not know how"},
 		{engine.Exit{}, limit, 3, nil, ReasonCompleted, ""},
 	} {
 		out := judge(&c.exit, c.size, c.limits, c.err)

@@ -162,6 +162,8 @@ func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outc
 
 func judgeOutput(exit *engine.Exit, size, limit int64, outputErr error) outcome {
 	switch {
+	case exit.Lost:
+		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: "the container runtime, or its monitor of the algorithm, died when the algorithm ended and does not know how that was, so its result is not trusted: send the task again"}
 	case exit.Code == killedCode:
 		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf(
 			"the algorithm ended with exit code %d, as a program that was killed, and not by this node: its own log may say why; else ask the node's administrator who killed it, its container's monitor or its control group", exit.Code)}

@@ -51,7 +51,8 @@ type fakeContainer struct {
 	req   *cri.CreateContainerRequest
 	state cri.ContainerState
 	code  int32
-	pid   int // told where it is asked for
+	why   string // its reason, when it has ended
+	pid   int    // told where it is asked for
 
 	started, finished int64
 }
@@ -326,7 +327,7 @@ func (f *fakeCRI) ContainerStatus(_ context.Context, r *cri.ContainerStatusReque
 		info = map[string]string{"info": fmt.Sprintf(`{"pid": %d}`, c.pid)}
 	}
 	return &cri.ContainerStatusResponse{Info: info, Status: &cri.ContainerStatus{
-		Id: r.ContainerId, Metadata: c.req.Config.Metadata, State: c.state, ExitCode: c.code, Labels: c.req.Config.Labels, CreatedAt: 1,
+		Id: r.ContainerId, Metadata: c.req.Config.Metadata, State: c.state, ExitCode: c.code, Reason: c.why, Labels: c.req.Config.Labels, CreatedAt: 1,
 		StartedAt: c.started, FinishedAt: c.finished,
 	}}, nil
 }

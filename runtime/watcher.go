@@ -38,6 +38,7 @@ type Watcher struct {
 	mu      sync.Mutex
 	waiters map[string]map[*waiter]struct{} // by container ID
 	ended   bool
+	exits   exits
 
 	// rescan has a value when the listing is due at once.
 	rescan chan struct{}
@@ -82,6 +83,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	live := make(chan bool)
 	wg.Go(func() { w.listen(ctx, live) })
+	wg.Go(func() { w.hear(ctx) })
 	w.relist(ctx, live)
 	wg.Wait()
 
@@ -98,7 +100,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // Wait returns the container when it has ended: State is StateExited, or
 // StateUnknown when the runtime has lost it, whose exit code is 255 where nobody
-// knows it. It fails with ErrNotFound when the
+// knows it. Of one that ended while containerd was away its shim is asked. It fails with ErrNotFound when the
 // container does not exist (any more), with ErrClosed when Run has ended, and
 // with ctx's error. A runtime that is away, however long, is waited for. Run
 // need not have begun, but must sooner or later.
@@ -126,6 +128,7 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 		delete(w.waiters[containerID], x)
 		if len(w.waiters[containerID]) == 0 {
 			delete(w.waiters, containerID)
+			w.exits.forget(containerID)
 		}
 	}()
 
@@ -134,6 +137,10 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 	process := newLookout()
 	defer process.close()
 	lost := false
+	unknown := time.NewTimer(lostWait) // runs from when the runtime says so
+	unknown.Stop()
+	defer unknown.Stop()
+	asked, given := false, false // it is waited for; that has taken long enough
 	// The waiter is registered before the state is read, so no end is missed.
 	for {
 		st, err := w.c.containerStatus(ctx, containerID, false)
@@ -147,6 +154,16 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 				st.ExitCode = lostExit
 			}
 			return st, nil
+		case err == nil && st.State == StateExited && st.Reason == ReasonUnknown && !given:
+			if code, known := w.exits.code(containerID); known {
+				w.c.log.Warn("containerd does not know how a container ended, and its monitor does", "container", short(containerID), "exit_code", code)
+				st.ExitCode, st.Reason = code, ""
+				return st, nil
+			}
+			if !asked {
+				asked = true
+				unknown.Reset(lostWait)
+			}
 		case err == nil && st.State == StateExited:
 			return st, nil
 		case errors.Is(err, ErrNotFound):
@@ -163,6 +180,8 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 			case <-look.C:
 				lost = process.lost(func() int { return w.processOf(ctx, containerID) })
 				again = lost
+			case <-unknown.C:
+				again, given = true, true
 			case <-x.end:
 				return nil, closed
 			case <-ctx.Done():

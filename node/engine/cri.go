@@ -395,7 +395,9 @@ func (e *CRI) Wait(ctx context.Context, runID int64, containerID string) (*Exit,
 	if err != nil {
 		return nil, fmt.Errorf("wait for run %d: %w", runID, err)
 	}
-	out := &Exit{Code: c.ExitCode, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt, OOMKilled: c.Reason == "OOMKilled"}
+	out := &Exit{Code: c.ExitCode, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt, OOMKilled: c.Reason == "OOMKilled",
+		// containerd says Unknown of one that it finds ended after its own death.
+		Lost: c.State == runtime.StateUnknown || c.Reason == runtime.ReasonUnknown}
 	cg := e.cgroup(runID)
 	// The kernel's own count tells of killed children too; where it cannot be
 	// read the runtime's word stands.

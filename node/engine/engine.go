@@ -60,6 +60,9 @@ type Spec struct {
 // Exit is how a container ended.
 type Exit struct {
 	Code int
+	// Lost tells that the runtime does not know how the container ended, which is
+	// no reason to trust Code.
+	Lost bool
 	// OOMKilled tells that the kernel killed a process of the run, not
 	// necessarily its first, because memory was short.
 	OOMKilled             bool

@@ -187,6 +187,11 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 		return err
 	}
 	from := logSize(d.layout.log)
+	// None of these can be one that the new process is about to start.
+	before, err := d.layout.shims()
+	if err != nil {
+		return err
+	}
 	p, err := launch(d.layout, d.cfg.Bundle, d.cfg.LogLevel)
 	if err != nil {
 		return err
@@ -201,6 +206,9 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 	}
 	if err == nil {
 		err = d.client.installPause(ctx, d.pause)
+	}
+	if err == nil {
+		err = d.endStrays(ctx, before)
 	}
 	if err != nil {
 		// Shims, if there are any, do not mind.

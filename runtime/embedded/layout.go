@@ -155,6 +155,10 @@ func (l *layout) removeTransient() error {
 			errs = append(errs, err)
 		}
 	}
+	if living, err := l.shims(); err == nil && len(living) == 0 {
+		// What a shim that was killed has left.
+		errs = append(errs, os.RemoveAll(l.shimSocks))
+	}
 	if l.shortPath {
 		// Only ever empty directories: a socket left in one belongs to a shim.
 		for _, p := range []string{l.shimSocks, l.sockets} {
