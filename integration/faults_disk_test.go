@@ -332,7 +332,7 @@ func imagesExhausted(t *testing.T, w *world, e exhaustion) {
 	n := w.start(t, nodeOptions{Extra: map[string]any{"state_dir": state}})
 	g := n.hold(t)
 	undo := e.do(t, store)
-	eventually(t, func() error { return n.lacks(t, "disk", store, "full") })
+	eventually(t, func() error { return n.lacks(t, "disk", store, "no space left on device") })
 	ref := w.packOwn(t)
 	done := n.call(t, "noop", nil, image(ref.Tag))
 	n.diskFailed(t, done, "no space left on device")

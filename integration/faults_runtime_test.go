@@ -24,7 +24,8 @@ func runtimeFaults() []scenario {
 	return []scenario{
 		{"the monitor of a container is killed", monitorKilled},
 		{"a container is removed by hand", func(t *testing.T, w *world) {
-			takenAway(t, w, "disappeared", func(n *node, run int64, c *runtime.Container) error {
+			// Its algorithm is killed before, and may be seen dead.
+			takenAway(t, w, "", func(n *node, run int64, c *runtime.Container) error {
 				_, err := w.crictl(t, n.endpoint(t), "rm", "-f", c.ID)
 				return err
 			})
@@ -36,7 +37,6 @@ func runtimeFaults() []scenario {
 			})
 		}},
 		{"a sandbox is removed by hand", func(t *testing.T, w *world) {
-			// Its algorithm is killed before, and may be seen dead.
 			takenAway(t, w, "", func(n *node, run int64, c *runtime.Container) error {
 				_, err := w.crictl(t, n.endpoint(t), "rmp", "-f", c.SandboxID)
 				return err
@@ -83,7 +83,7 @@ func takenAway(t *testing.T, w *world, says string, do func(n *node, run int64, 
 }
 
 func monitorKilled(t *testing.T, w *world) {
-	takenAway(t, w, "not by this node", func(n *node, run int64, c *runtime.Container) error {
+	takenAway(t, w, "its monitor was killed", func(n *node, run int64, c *runtime.Container) error {
 		st, err := n.runtime(t).ContainerStatus(within(t), c.ID)
 		if err != nil {
 			return err

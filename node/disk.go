@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 )
+
+// ManagedStore is the directory of a node's own containerd, in its state directory.
+const ManagedStore = "containerd"
 
 const (
 	// askDisksEvery is how long the word on the disks counts.
@@ -36,17 +38,17 @@ type disks struct {
 // checkDisks says which disk cannot be written to, or nil.
 func (n *Node) checkDisks(ctx context.Context) error {
 	var faults []string
-	for _, dir := range slices.Compact([]string{n.stateDir, n.files.Dir}) {
+	managed := n.cfg.Runtime.Endpoint == ""
+	dirs := []string{n.stateDir, n.files.Dir}
+	if managed {
+		dirs = append(dirs, filepath.Join(n.stateDir, ManagedStore))
+	}
+	for _, dir := range dirs {
 		if err := n.disks.try(dir); err != nil {
 			faults = append(faults, fmt.Sprintf("%s cannot be written to (%v): make room or mend its disk", dir, err))
 		}
 	}
-	n.disks.mu.Lock()
-	defer n.disks.mu.Unlock()
-	if dirs, err := n.images.ImageDirectories(ctx); err == nil {
-		n.disks.stores = dirs
-	}
-	for _, dir := range n.disks.stores {
+	for _, dir := range n.foreignStores(ctx, managed) {
 		s, err := n.space(dir)
 		switch {
 		case err != nil:
@@ -61,6 +63,19 @@ func (n *Node) checkDisks(ctx context.Context) error {
 		return nil
 	}
 	return errors.New(strings.Join(faults, "; "))
+}
+
+// foreignStores are where a runtime that is not the node's own keeps its images.
+func (n *Node) foreignStores(ctx context.Context, managed bool) []string {
+	if managed {
+		return nil
+	}
+	n.disks.mu.Lock()
+	defer n.disks.mu.Unlock()
+	if dirs, err := n.images.ImageDirectories(ctx); err == nil {
+		n.disks.stores = dirs
+	}
+	return n.disks.stores
 }
 
 // try writes a small file and removes it.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/v6node/v6node/node/collect"
+	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/workspace"
 )
 
@@ -38,6 +39,7 @@ func TestTheDisksAreLookedAt(t *testing.T) {
 				t.Fatal(err)
 			}
 			n := &Node{
+				cfg:      &config.Config{Runtime: config.Runtime{Endpoint: "unix:///run/runtime.sock"}},
 				stateDir: c.state, files: workspace.Root{Dir: filepath.Join(dir, "work")}, images: storeAt{dir: "/store"},
 				space: func(string) (collect.Space, error) { return c.store, nil },
 			}

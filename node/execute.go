@@ -378,7 +378,7 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 		}
 	}
 	n.log.InfoContext(ctx, "algorithm ended", "run", a.id, "exit_code", exit.Code, "outcome", string(out.reason),
-		"ran", exit.FinishedAt.Sub(exit.StartedAt).Round(time.Millisecond), "output_bytes", size, "peak_memory", exit.PeakMemory)
+		"ran", max(0, exit.FinishedAt.Sub(exit.StartedAt)).Round(time.Millisecond), "output_bytes", size, "peak_memory", exit.PeakMemory)
 	return &out, nil
 }
 

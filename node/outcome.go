@@ -140,6 +140,10 @@ func diskFailed(err error) bool {
 // killedCode is the exit code of a program that SIGKILL has ended.
 const killedCode = 128 + int(unix.SIGKILL)
 
+// unseenCode is what containerd takes for the exit code of a container whose shim
+// has died.
+const unseenCode = 255
+
 // judge turns a container's exit and what it left behind into an outcome.
 func judge(exit *engine.Exit, size int64, l limits.Limits, outputErr error) outcome {
 	if !exit.OOMKilled {
@@ -167,6 +171,9 @@ func judgeOutput(exit *engine.Exit, size, limit int64, outputErr error) outcome 
 	case exit.Code == killedCode:
 		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf(
 			"the algorithm ended with exit code %d, as a program that was killed, and not by this node: its own log may say why; else ask the node's administrator who killed it, its container's monitor or its control group", exit.Code)}
+	case exit.Code == unseenCode:
+		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf(
+			"the algorithm ended with exit code %d, which is also what the container runtime says when its monitor was killed and nobody saw the end: its own log may say why; else ask the node's administrator", exit.Code)}
 	case exit.Code != 0:
 		return outcome{reason: ReasonCrashed, exitCode: exit.Code, message: fmt.Sprintf("the algorithm ended with exit code %d: its own log says why", exit.Code)}
 	case errors.Is(outputErr, workspace.ErrNoOutput):

@@ -145,6 +145,8 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 	for {
 		st, err := w.c.containerStatus(ctx, containerID, false)
 		switch {
+		case err == nil && lost && st.State == StateRunning && w.endedAs(st):
+			return st, nil
 		case err == nil && lost && st.State == StateRunning:
 			w.c.log.Warn("the runtime says of a container that it runs, but its process has ended", "container", short(containerID))
 			st.State, st.Reason = StateUnknown, "its process has ended and the runtime has not noticed"
@@ -155,9 +157,7 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 			}
 			return st, nil
 		case err == nil && st.State == StateExited && st.Reason == ReasonUnknown && !given:
-			if code, known := w.exits.code(containerID); known {
-				w.c.log.Warn("containerd does not know how a container ended, and its monitor does", "container", short(containerID), "exit_code", code)
-				st.ExitCode, st.Reason = code, ""
+			if w.endedAs(st) {
 				return st, nil
 			}
 			if !asked {
@@ -189,6 +189,17 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 			}
 		}
 	}
+}
+
+// endedAs completes what the runtime says of a container that has ended, if its
+// shim has told how.
+func (w *Watcher) endedAs(c *Container) bool {
+	code, known := w.exits.code(c.ID)
+	if known {
+		w.c.log.Warn("the runtime does not know how a container ended, and its monitor does", "container", short(c.ID), "exit_code", code)
+		c.State, c.ExitCode, c.Reason = StateExited, code, ""
+	}
+	return known
 }
 
 // processOf is the number of a running container's process, or 0 where that is

@@ -221,7 +221,7 @@ func startManaged(ctx context.Context, o Options, noCgroups bool) (*embedded.Con
 	}
 	began := time.Now()
 	d, err := embedded.Start(ctx, embedded.Config{
-		Root:   filepath.Join(o.Config.StateDir, "containerd"),
+		Root:   filepath.Join(o.Config.StateDir, node.ManagedStore),
 		State:  filepath.Join(o.Config.StateDir, "containerd-state"),
 		Bundle: bundle, PluginBinary: o.PluginBinary,
 		CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName, Handlers: ulimitHandlers(o.Config),

@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // ErrDamaged: the file is not a ledger any more. It can be set aside.
@@ -101,6 +103,24 @@ func damaged(err *error) func() {
 			*err = fmt.Errorf("%w: %v", ErrDamaged, p)
 		}
 	}
+}
+
+// diskError is an error of bbolt with its cause, of which bbolt mostly passes on
+// only the words.
+type diskError struct {
+	error
+	cause unix.Errno
+}
+
+func (e *diskError) Unwrap() []error { return []error{e.error, e.cause} }
+
+func withCause(err error) error {
+	for _, cause := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if err != nil && !errors.Is(err, cause) && strings.HasSuffix(err.Error(), cause.Error()) {
+			return &diskError{err, cause}
+		}
+	}
+	return err
 }
 
 // SetAside moves a damaged ledger out of the way and returns where it is now.

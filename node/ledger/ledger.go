@@ -23,6 +23,11 @@ var (
 const (
 	lockWait   = 200 * time.Millisecond
 	batchDelay = 500 * time.Microsecond
+	// mapped is how much of the file's address space is there from the beginning:
+	// bbolt lets go of the file when it has to map more of it and the disk fails.
+	mapped = 1 << 30
+	// growth is by how much the file grows.
+	growth = 64 << 10
 )
 
 var (
@@ -60,7 +65,7 @@ func Open(path string) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger %s: %w", path, err)
 	}
-	db.MaxBatchDelay = batchDelay
+	db.MaxBatchDelay, db.AllocSize = batchDelay, growth
 	l := &Ledger{db: db}
 	if err := l.initialise(path); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the ledger %s: %w", path, err), db.Close())
@@ -75,7 +80,7 @@ func openForWriting(path string) (db *bbolt.DB, err error) {
 	defer damaged(&err)()
 	return bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:      lockWait,
-		FreelistType: bbolt.FreelistMapType,
+		FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapped,
 	})
 }
 
@@ -115,7 +120,7 @@ func (l *Ledger) InsertNew(records []*Record) (added map[int64]bool, err error) 
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, withCause(err)
 	}
 	return added, nil
 }
@@ -172,7 +177,7 @@ func (l *Ledger) update(runID int64, change func(*Record) error, more func(*bbol
 		return errors.Join(put(tx, r, value), more(tx))
 	})
 	if err != nil {
-		return nil, err
+		return nil, withCause(err)
 	}
 	return out, nil
 }
@@ -256,7 +261,7 @@ func (l *Ledger) Forget(runIDs []int64) (int, error) {
 		}
 		return nil
 	})
-	return n, err
+	return n, withCause(err)
 }
 
 func key(runID int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(runID)) }
