@@ -272,6 +272,14 @@ func (d *disk) fails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What was written long ago is on a disk when it fails.
+	f, err := os.Open(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Syncfs(int(f.Fd())), f.Close()); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error"), []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -70,9 +70,13 @@ func takenAway(t *testing.T, w *world, says string, do func(n *node, run int64, 
 	alpha := w.alpha(t)
 	g := alpha.hold(t)
 	marks := filepath.Join(g.scratch(t), "executed")
-	if b, err := os.ReadFile(marks); err != nil || strings.Count(string(b), "\n") != 1 {
-		t.Errorf("the algorithm was executed like this: %q, %v", b, err)
-	}
+	eventually(t, func() error { // the mark is made, and then written
+		b, err := os.ReadFile(marks)
+		if err != nil || strings.Count(string(b), "\n") != 1 {
+			err = fmt.Errorf("the algorithm was executed like this: %q, %w", b, err)
+		}
+		return err
+	})
 	if err := do(alpha, g.run, alpha.container(t, g.run)); err != nil {
 		t.Fatal(err)
 	}

@@ -365,6 +365,10 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	}
 	f, size, outErr := ws.Output()
 	if f != nil {
+		// Before the ledger says that it is there.
+		if err := f.Sync(); err != nil {
+			n.log.WarnContext(ctx, "the result may not be on the disk yet", "run", a.id, "error", err)
+		}
 		outErr = errors.Join(outErr, f.Close())
 	}
 	limit := n.limitsOf(rec)

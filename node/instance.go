@@ -71,8 +71,28 @@ func instanceName(path string) (string, error) {
 		return name, nil
 	}
 	name := "v6" + strings.ToLower(rand.Text()[:8])
-	if err := os.WriteFile(path, []byte(name+"\n"), 0o600); err != nil {
+	if err := keep(path, name+"\n"); err != nil {
 		return "", fmt.Errorf("keep the node's instance name: %w", err)
 	}
 	return name, nil
+}
+
+// keep writes a small file that is on the disk, whole, when it is there at all.
+func keep(path, content string) (err error) {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
