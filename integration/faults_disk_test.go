@@ -272,15 +272,20 @@ func (d *disk) fails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What was written long ago is on a disk when it fails.
+	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error"), []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// aged makes it a disk on which everything was written long ago. Without it only
+// what was synced is there after a failure.
+func (d *disk) aged(t *testing.T) {
+	t.Helper()
 	f, err := os.Open(d.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(unix.Syncfs(int(f.Fd())), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error"), []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -368,6 +373,7 @@ func imagesFail(t *testing.T, w *world) {
 	d := w.disk(t, store)
 	n := w.start(t, nodeOptions{Extra: map[string]any{"state_dir": state}})
 	completed[any](t, n.call(t, "noop", nil))
+	d.aged(t) // containerd does not sync what it unpacks
 	d.fails(t)
 	eventually(t, func() error { return n.lacks(t, "disk", store, "read-only file system") })
 	done := n.call(t, "noop", nil)
