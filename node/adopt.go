@@ -102,8 +102,8 @@ func (n *Node) adoptRun(ctx context.Context, rec *ledger.Record, l engine.Living
 		}
 		// It counts before any other run is taken into work.
 		release := n.countAgain(ctx, rec)
-		n.served.Add(1)
-		served := sync.OnceFunc(n.served.Done)
+		n.unserved.Add(1)
+		served := sync.OnceFunc(n.unserved.Done)
 		n.launch(ctx, rec, func(own, ctx context.Context, a *activeRun) {
 			defer served()
 			defer release()
@@ -163,5 +163,10 @@ func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record
 		}
 	}
 	served()
+	// The proxies of all come first: without them the algorithms cannot go on.
+	select {
+	case <-n.served:
+	case <-ctx.Done():
+	}
 	return n.attend(ctx, a, rec, rec.ContainerID)
 }

@@ -34,7 +34,11 @@ func sayDamage(log *slog.Logger, damage error) {
 // examineAudit reads the whole audit log once, when the living runs have their
 // proxies back.
 func (n *Node) examineAudit(ctx context.Context) error {
-	n.served.Wait()
+	select {
+	case <-n.served:
+	case <-ctx.Done():
+		return nil
+	}
 	damage, err := n.audit.Examine(ctx)
 	sayDamage(n.log, damage)
 	if err != nil && ctx.Err() == nil {

@@ -100,7 +100,11 @@ func (n *Node) janitor(ctx context.Context) error {
 	if err := n.files.RemoveReleased(); err != nil {
 		n.log.WarnContext(ctx, "scratch that an earlier start released could not be deleted, trying again at the next start", "error", err)
 	}
-	n.served.Wait()    // a round reads all records
+	select {
+	case <-n.served: // a round reads all records
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	var last time.Time // the round before
 	for {
 		n.loops.clean.Beat()

@@ -107,9 +107,10 @@ type Node struct {
 	// orphaned are jobs whose first task ended here before its subtasks.
 	orphaned map[int64]struct{}
 	runs     sync.WaitGroup
-	// served waits until the runs that an earlier start began have their proxies
-	// back: what is not urgent begins after that.
-	served sync.WaitGroup
+	// unserved counts the runs that an earlier start began and that have no proxy
+	// yet. served is closed when there are none: what is not urgent begins then.
+	unserved sync.WaitGroup
+	served   chan struct{}
 }
 
 // activeRun is a run that a goroutine of this node drives.
@@ -183,6 +184,7 @@ func New(o Options) (*Node, error) {
 		hub:    newTaskHub(),
 		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
 		work:   newWorklist(),
+		served: make(chan struct{}),
 		caches: o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
@@ -241,6 +243,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		if err := n.adopt(gctx); err != nil {
 			return fmt.Errorf("take over what an earlier start left: %w", err)
 		}
+		n.runs.Go(func() { n.unserved.Wait(); close(n.served) })
 		n.session.takenOver()
 		n.loops.session.Beat()
 		g.Go(n.loop(gctx, "the session with the server", func(ctx context.Context) error { return n.api.Listen(ctx, n.handle) }))
