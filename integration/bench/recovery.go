@@ -73,7 +73,7 @@ func (b *bench) recovery(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var open, told, used []time.Duration
+	var open, told []time.Duration
 	for round := range b.times(5) {
 		w.node.Kill()
 		if n, err := listening(processes); err != nil || n > 0 {
@@ -90,11 +90,6 @@ func (b *bench) recovery(ctx context.Context) (err error) {
 			return err
 		}
 		open = append(open, time.Since(began))
-		cpu, err := cpuTime(w.node.PID())
-		if err != nil {
-			return err
-		}
-		used = append(used, cpu)
 		if err := w.toldActive(ctx, tasks, round+2); err != nil {
 			return err
 		}
@@ -106,7 +101,6 @@ func (b *bench) recovery(ctx context.Context) (err error) {
 	what := fmt.Sprintf("kill -9 with %d sandboxes, %d runs in the ledger: start to all proxies open", recoverySandboxes, recoveryRuns)
 	b.seconds("h", what, open)
 	b.rows[len(b.rows)-1].Note += "; aim: under 2000"
-	b.seconds("h", "  CPU time of the node until then", used)
 	b.seconds("h", "  until the server knows that all are active", told)
 	return w.endAll(ctx, tasks)
 }
