@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ import (
 // result delivered once, nothing is left, and the node lives through it.
 
 func TestContainerdKilledAtAnyStepLosesAndRepeatsNothingOnEmbeddedContainerd(t *testing.T) {
-	onRuntime(t, embeddedKind, runtimeKillScenarios(t))
+	onRuntime(t, embeddedKind, append(runtimeKillScenarios(t), scenario{"a monitor that nobody knows", strayMonitor}))
 }
 
 // All nodes share the external one, so that is killed for one after the other.
@@ -174,6 +175,40 @@ func endedUnseen(t *testing.T, w *world) {
 	n.comesBack(t, old)
 	n.takenOver(t, g, true)
 	n.noTraces(t, g.run)
+}
+
+// strayMonitor: containerd was killed when it had started the monitor of a sandbox
+// and said so nowhere. The program here is another one with that one's name.
+func strayMonitor(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{})
+	g := n.hold(t) // whose monitor stays
+	stray := &exec.Cmd{Path: "/bin/sh", Args: []string{"containerd-shim-runc-v2", "-c", "read line",
+		"-namespace", "k8s.io", "-id", "nobody's", "-address", strings.TrimPrefix(n.endpoint(t), "unix://")}}
+	in, err := stray.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stray.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stray.Wait() }()
+	defer in.Close() //nolint:errcheck // it ends the program if nobody else has
+	old := n.runtimePID(t)
+	if err := killAndWait(old); err != nil {
+		t.Fatal(err)
+	}
+	n.comesBack(t, old)
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Errorf("it ended by itself: %v", err)
+		}
+	case <-within(t).Done():
+		t.Error("it lives")
+	}
+	g.release(t)
+	n.takenOver(t, g, true)
 }
 
 func imageRemovedInStart(t *testing.T, w *world, program string) {

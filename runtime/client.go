@@ -103,11 +103,13 @@ func Dial(ctx context.Context, endpoint string, o Options) (*Client, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
+			// Often: a unix socket costs little, and a containerd that comes back
+			// repeats events that nobody hears who is late.
 			Backoff: backoff.Config{
-				BaseDelay:  100 * time.Millisecond,
+				BaseDelay:  20 * time.Millisecond,
 				Multiplier: 1.6,
 				Jitter:     0.2,
-				MaxDelay:   3 * time.Second,
+				MaxDelay:   100 * time.Millisecond,
 			},
 			MinConnectTimeout: 3 * time.Second,
 		}),
