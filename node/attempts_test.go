@@ -135,25 +135,6 @@ func TestAStartWhoseAnswerIsLostIsLookedUp(t *testing.T) {
 	}
 }
 
-func TestRemainsAreRemovedHoweverLongThatFails(t *testing.T) {
-	const failures = 5
-	var tries atomic.Int64
-	e := newFakeEngine(echo)
-	e.fail = func(at string, _ *engine.Spec) error {
-		if at == "remove" && tries.Add(1) <= failures {
-			return errHiccup
-		}
-		return nil
-	}
-	s := newStation(t, e, "")
-	n := s.start()
-	s.ends(s.task(nil), standin.StatusCompleted)
-	s.clean(n)
-	if tries.Load() <= failures {
-		t.Errorf("%d tries", tries.Load())
-	}
-}
-
 func TestACrashedAlgorithmRunsAgainOnlyIfWanted(t *testing.T) {
 	for yaml, starts := range map[string]int{
 		"": 1, "limits: {crash_retries: 2}\n": 3,

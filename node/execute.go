@@ -142,8 +142,7 @@ func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
 		n.logEnd(ctx, rec)
 	}
 	if err := n.clean(ctx, rec); err != nil {
-		n.log.WarnContext(ctx, "a run's remains could not be removed, trying again later", "run", rec.RunID, "error", err)
-		n.interrupt(rec) // the reconciler looks after it, as does the next start
+		n.log.WarnContext(ctx, "a run's remains are left for the next start", "run", rec.RunID, "error", err)
 	}
 }
 
