@@ -102,10 +102,12 @@ func TestResultsWithoutATaskAreRefused(t *testing.T) {
 }
 
 func TestEveryResultThatCannotBeDecryptedGetsTheSameAnswer(t *testing.T) {
-	good := mustEncrypt(t, "own", `{"a":1}`)
+	// Long, because what was changed decrypts to anything, a few letters too.
+	plain := `{"a":"` + strings.Repeat("long ", 50) + `"}`
+	good := mustEncrypt(t, "own", plain)
 	var first reply
 	for name, result := range map[string]string{
-		"another organization's": mustEncrypt(t, "b", `{"a":1}`),
+		"another organization's": mustEncrypt(t, "b", plain),
 		"damaged":                "A" + good[:40] + "!" + good[41:],
 		"changed":                good[:50] + string([]byte{good[50] ^ 1}) + good[51:],
 		"plain":                  b64of(`{"a":1, "no": "encryption at all, and long enough"}`),

@@ -6,13 +6,19 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// lostLooks is how often in a row a container's process must be found dead while
-// the runtime says that it runs: the runtime may be about to tell.
-const lostLooks = 2
+// How often in a row a container's process must be found dead while the runtime
+// says that it runs. It may be about to tell; as long as the container's monitor
+// lives it will, however slow the machine is, unless the monitor hangs.
+const (
+	lostLooks    = 2
+	hangingLooks = 60
+)
 
 // lostExit is the exit code of a container whose own one nobody knows, as
 // containerd has it.
@@ -23,11 +29,12 @@ const lostExit = 255
 // calls a container running for ever when its monitor was killed, which the
 // kernel does when a run's memory is short and the monitor is not protected.
 type lookout struct {
-	fd   int // a pidfd, or -1
-	dead int // looks in a row that found no process
+	fd      int // a pidfd, or -1
+	monitor int // that of the process's parent, or -1
+	dead    int // looks in a row that found no process
 }
 
-func newLookout() *lookout { return &lookout{fd: -1} }
+func newLookout() *lookout { return &lookout{fd: -1, monitor: -1} }
 
 // lost tells whether the container's process has ended without the runtime
 // noticing. pid asks the runtime for the process; 0 is none that is known.
@@ -45,6 +52,7 @@ func (l *lookout) lost(pid func() int) bool {
 		}
 		if err == nil {
 			l.fd = fd
+			l.findMonitor(id)
 		}
 	}
 	if l.fd >= 0 && !pidfdEnded(l.fd) {
@@ -52,12 +60,39 @@ func (l *lookout) lost(pid func() int) bool {
 		return false
 	}
 	l.dead++
+	if l.monitor >= 0 && !pidfdEnded(l.monitor) {
+		return l.dead >= hangingLooks
+	}
 	return l.dead >= lostLooks
 }
 
+// findMonitor takes hold of the parent of a process: of a container's first
+// process that is its monitor, or init where the monitor is gone already.
+func (l *lookout) findMonitor(pid int) {
+	text, err := textValue(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return
+	}
+	// The name, in parentheses, may hold anything; the parent is the second
+	// field after it (proc_pid_stat(5)).
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 2 {
+		return
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil || parent <= 1 {
+		return
+	}
+	if fd, err := unix.PidfdOpen(parent, 0); err == nil {
+		l.monitor = fd
+	}
+}
+
 func (l *lookout) close() {
-	if l.fd >= 0 {
-		_ = unix.Close(l.fd) // nothing is written to it
+	for _, fd := range []int{l.fd, l.monitor} {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing is written to it
+		}
 	}
 }
 
