@@ -74,7 +74,7 @@ type skipped string
 func (s skipped) Error() string { return string(s) }
 
 func behaviours() []behaviour {
-	return slices.Concat(runtimeBehaviours(), sandboxBehaviours(), confinementBehaviours(), userBehaviours(), endBehaviours(), limitBehaviours(), logBehaviours(), imageBehaviours(), restartBehaviours())
+	return slices.Concat(runtimeBehaviours(), sandboxBehaviours(), confinementBehaviours(), userBehaviours(), endBehaviours(), limitBehaviours(), logBehaviours(), imageBehaviours(), sifBehaviours(), restartBehaviours())
 }
 
 // Names are the names of all behaviours, in their order.
