@@ -36,6 +36,9 @@ func main() {
 	case check.HelperName:
 		check.Help(os.Args[1:])
 	}
+	// Go programs end with 2, the code of wrong usage, after a panic and a watchdog's
+	// SIGABRT; a service manager would not start them again. So they end by the signal.
+	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	signalled := context.AfterFunc(ctx, func() {
