@@ -197,21 +197,27 @@ func samePath(a, b string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
+// asks is how often the kernel is asked: it counts its sockets from one part of an
+// answer to the next, and leaves some out when others go in between.
+const asks = 4
+
 // connected asks the kernel (sock_diag(7)) who is at the other end.
 func connected(socket string) (map[uint32]bool, error) {
-	all, err := netlink.UnixSocketDiagInfo()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, err
-	}
 	peers := map[uint32]bool{}
-	for _, s := range all {
-		if s.Name == nil || s.Peer == nil || *s.Peer == 0 {
-			continue
+	for range asks {
+		all, err := netlink.UnixSocketDiagInfo()
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, err
 		}
-		// The kernel ends a path with a zero byte; what the library has behind
-		// it belongs to the next attribute.
-		if name, _, _ := strings.Cut(*s.Name, "\x00"); filepath.IsAbs(name) && samePath(name, socket) {
-			peers[*s.Peer] = true
+		for _, s := range all {
+			if s.Name == nil || s.Peer == nil || *s.Peer == 0 {
+				continue
+			}
+			// The kernel ends a path with a zero byte; what the library has behind
+			// it belongs to the next attribute.
+			if name, _, _ := strings.Cut(*s.Name, "\x00"); filepath.IsAbs(name) && samePath(name, socket) {
+				peers[*s.Peer] = true
+			}
 		}
 	}
 	return peers, nil
