@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -205,18 +204,13 @@ const asks = 4
 func connected(socket string) (map[uint32]bool, error) {
 	peers := map[uint32]bool{}
 	for range asks {
-		all, err := netlink.UnixSocketDiagInfo()
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		all, err := unixSockets()
+		if err != nil {
 			return nil, err
 		}
 		for _, s := range all {
-			if s.Name == nil || s.Peer == nil || *s.Peer == 0 {
-				continue
-			}
-			// The kernel ends a path with a zero byte; what the library has behind
-			// it belongs to the next attribute.
-			if name, _, _ := strings.Cut(*s.Name, "\x00"); filepath.IsAbs(name) && samePath(name, socket) {
-				peers[*s.Peer] = true
+			if s.peer != 0 && filepath.IsAbs(s.name) && samePath(s.name, socket) {
+				peers[s.peer] = true
 			}
 		}
 	}
