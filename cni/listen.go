@@ -1,11 +1,13 @@
 package cni
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +30,57 @@ func (n *Netns) Listen(addr string) (net.Listener, error) {
 	if !ap.Addr().IsLoopback() || ap.Addr().Zone() != "" || ap.Addr().Is4In6() {
 		return nil, fmt.Errorf("listen in the sandbox on %q: only loopback addresses are allowed", addr)
 	}
+	return n.listen(ap)
+}
+
+// ListenAs is Listen on the address of another machine: lo gets it first, as the
+// one host that it is, and so a program inside that connects to it is connected
+// to the listener. No packet leaves lo, and no route but the kernel's own to
+// that one address comes about. An address that is there already is no error, so
+// that several ports of one address can be served and a restarted node can serve
+// them again.
+//
+// Verify refuses a namespace with such an address: call it before.
+func (n *Netns) ListenAs(ap netip.AddrPort) (net.Listener, error) {
+	a := ap.Addr()
+	switch {
+	case a.IsLoopback():
+		return n.Listen(ap.String())
+	case !a.IsGlobalUnicast() || a.Zone() != "" || a.Is4In6() || a == podPrefix().Addr():
+		return nil, fmt.Errorf("listen in the sandbox on %s: it is not the address of another machine", ap)
+	}
+	if err := n.addHost(a); err != nil {
+		return nil, fmt.Errorf("listen in the sandbox on %s: give %s that address: %w", ap, loName, err)
+	}
+	return n.listen(ap)
+}
+
+// addHost gives lo one more address.
+func (n *Netns) addHost(a netip.Addr) error {
+	h, err := n.netlink()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName(loName)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", loName, err)
+	}
+	add := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+	if a.Is6() {
+		add.Flags = unix.IFA_F_NODAD // to be usable at once
+	} else {
+		add.Scope = int(netlink.SCOPE_HOST) // never the source of a packet to elsewhere
+	}
+	if err := h.AddrAdd(lo, add); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// listen opens a listener on an address of the namespace.
+func (n *Netns) listen(ap netip.AddrPort) (net.Listener, error) {
+	addr := ap.String()
 	fd := -1
 	// Only the system calls happen inside; whatever Go keeps per process
 	// (resolver, backlog, poller) is set up outside, in its own namespace.
