@@ -23,6 +23,7 @@ func suite() []scenario {
 		retryScenarios(),
 		sandboxScenarios(),
 		proxyScenarios(),
+		connectionScenarios(),
 		policyScenarios(),
 		sifScenarios(),
 		taskScenarios(),

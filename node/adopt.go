@@ -10,6 +10,7 @@ import (
 	"github.com/v6node/v6node/node/admission"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/reach"
 )
 
 // adopt compares the ledger with the runtime's sandboxes and goes on with what
@@ -154,11 +155,20 @@ func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record
 		return nil, fmt.Errorf("%w while the node was away, and the algorithm may have run: send the task again", engine.ErrVanished)
 	}
 	if !l.Exited && !killed(ctx) {
-		token, err := n.files.Open(a.id).Token()
+		ws := n.files.Open(a.id)
+		token, err := ws.Token()
 		if err != nil {
 			return nil, err
 		}
-		if err := n.openGateway(ctx, rec, l.SandboxID, token); err != nil {
+		kept, err := ws.Connections()
+		if err != nil {
+			return nil, err
+		}
+		plan, err := reach.Decode(kept)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.openGateway(ctx, rec, l.SandboxID, token, plan); err != nil {
 			return nil, err
 		}
 	}

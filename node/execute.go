@@ -18,6 +18,7 @@ import (
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
+	"github.com/v6node/v6node/node/reach"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/proxy"
@@ -192,7 +193,15 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
-	ws, err := n.files.Prepare(n.workspaceSpec(rec, r, input))
+	plan, err := n.planFor(rec)
+	if err != nil {
+		return nil, err
+	}
+	files, err := n.workspaceSpec(rec, r, input, plan)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := n.files.Prepare(files)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +250,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	spec.Image, spec.ImageName, spec.ImageFile = img.Name, resolved.Pinned, resolved.File
 	g, gctx = errgroup.WithContext(ctx)
 	g.Go(n.safe(ctx, func() error {
-		err := n.openGateway(gctx, rec, p.sandbox, token)
+		err := n.openGateway(gctx, rec, p.sandbox, token, plan)
 		failpoint.Reached(failpoint.Gateway)
 		return err
 	}))
@@ -488,8 +497,9 @@ func (n *Node) policyRequest(ctx context.Context, r *server.Run, resolved image.
 	}
 }
 
-// openGateway serves the run's own view of the server inside its sandbox.
-func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, token string) error {
+// openGateway serves the run's own view of the server inside its sandbox, and
+// its other connections.
+func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, token string, plan *reach.Plan) error {
 	base, client := n.api.Upstream()
 	api, err := proxy.New(proxy.Config{
 		Upstream: &proxy.Upstream{Base: base, HTTP: client},
@@ -502,7 +512,7 @@ func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, tok
 	if err != nil {
 		return fmt.Errorf("make the proxy: %w", err)
 	}
-	return asHitch(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api))
+	return asHitch(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api, n.doors(rec, plan)...))
 }
 
 // asStart marks what the engine could not do, unless a more exact reason or
@@ -515,13 +525,18 @@ func asStart(ctx context.Context, err error) error {
 	return refuse(ReasonStart, err)
 }
 
-func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte) *workspace.Spec {
+func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, plan *reach.Plan) (*workspace.Spec, error) {
+	kept, err := plan.Encode()
+	if err != nil {
+		return nil, err
+	}
 	limit := n.limitsOf(rec)
 	s := &workspace.Spec{
 		RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, NodeID: n.identity.NodeID, CollaborationID: r.CollaborationID,
 		Input: input, AlgorithmEnv: n.cfg.AlgorithmEnv, RunContext: n.cfg.RunContextFile,
 		ProxyHost: engine.ProxyHost, ProxyAddress: engine.ProxyAddress, ProxyPort: n.cfg.Proxy.Port,
 		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
+		Hosts: plan.HostsFile(), Connections: kept,
 	}
 	for _, d := range n.cfg.Databases {
 		s.Databases = append(s.Databases, Database(d))
@@ -529,7 +544,7 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte) *w
 	for _, d := range r.Databases {
 		s.Requested = append(s.Requested, workspace.Request{Label: d.Label, Parameters: d.Parameters})
 	}
-	return s
+	return s, nil
 }
 
 // Database is a database of the configuration as a run's workspace takes it.

@@ -26,6 +26,7 @@ type fakeEngine struct {
 	runs      map[string]*fakeRun // by container id
 	boxes     map[string]int64    // sandbox id -> run id
 	gates     map[string]http.Handler
+	doors     map[int64][]engine.Door
 	starts    map[int64]int
 	openErr   error
 	fail      func(step string, s *engine.Spec) error  // nil fails nothing
@@ -47,7 +48,7 @@ type fakeRun struct {
 }
 
 func newFakeEngine(algorithm func(*fakeRun) int) *fakeEngine {
-	return &fakeEngine{algorithm: algorithm, runs: map[string]*fakeRun{}, boxes: map[string]int64{}, gates: map[string]http.Handler{}, starts: map[int64]int{}}
+	return &fakeEngine{algorithm: algorithm, runs: map[string]*fakeRun{}, boxes: map[string]int64{}, gates: map[string]http.Handler{}, doors: map[int64][]engine.Door{}, starts: map[int64]int{}}
 }
 
 func (e *fakeEngine) Run(ctx context.Context) error { <-ctx.Done(); return nil }
@@ -76,13 +77,14 @@ func (e *fakeEngine) Open(ctx context.Context, s *engine.Spec) (string, error) {
 	return id, nil
 }
 
-func (e *fakeEngine) Gateway(_ context.Context, runID int64, sandbox string, _ int, h http.Handler) error {
+func (e *fakeEngine) Gateway(_ context.Context, runID int64, sandbox string, _ int, h http.Handler, doors ...engine.Door) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.boxes[sandbox] != runID {
 		return engine.ErrVanished
 	}
 	e.gates[sandbox] = h
+	e.doors[runID] = doors
 	return nil
 }
 

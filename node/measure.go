@@ -133,8 +133,8 @@ func (t *timedEngine) Open(ctx context.Context, s *engine.Spec) (id string, err 
 	return id, err
 }
 
-func (t *timedEngine) Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler) error {
-	return t.timed(metrics.PhaseGateway, func() error { return t.Engine.Gateway(ctx, runID, sandboxID, port, h) })
+func (t *timedEngine) Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler, doors ...engine.Door) error {
+	return t.timed(metrics.PhaseGateway, func() error { return t.Engine.Gateway(ctx, runID, sandboxID, port, h, doors...) })
 }
 
 func (t *timedEngine) Create(ctx context.Context, s *engine.Spec, sandboxID string) (id string, err error) {

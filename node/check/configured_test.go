@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/internal/hostport"
 	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/proxy/e2e"
@@ -35,7 +37,19 @@ func TestDatabasesAreLookedAtAsTheNodeMountsThem(t *testing.T) {
 	want(t, results(t, database(databaseAt(dir))), "n", OK, "/mnt/data in the container")
 	want(t, results(t, database(databaseAt(file+".not"))), "n", Fail, "does not exist", "correct its uri")
 	want(t, results(t, database(databaseAt("/dev/null"))), "n", Fail, "neither a file nor a folder")
-	want(t, results(t, database(config.Database{Label: "data", URI: "postgres://u:secret@db/x"})), "n", Skip, "a service")
+	want(t, results(t, database(config.Database{Label: "data", URI: "hush"})), "n", Skip, "no connection")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := hostport.Parse(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := config.Database{Label: "data", URI: "postgres://u:secret@db/x", Endpoints: []hostport.Pair{at}}
+	want(t, results(t, database(there)), "n", OK, at.String()+" takes connections")
+	l.Close()
+	want(t, results(t, database(there)), "n", Fail, at.String()+" cannot be reached", "correct its uri")
 	want(t, lookAs(t, "database", file), "", Fail, "permission denied", "the file's permissions")
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/internal/hostport"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
@@ -86,6 +87,9 @@ type Database struct {
 	Type      string // csv, parquet, sql, sparql, excel, omop, folder, other
 	MountMode string // MountCopy or MountReadOnly; without meaning for services
 	Env       Env    // given to runs that ask for this database
+	// Endpoints are where a service listens: what runs that ask for it can
+	// connect to. Empty where the URI does not tell.
+	Endpoints []hostport.Pair
 }
 
 // IsPath reports whether the database is a file or folder of this machine.

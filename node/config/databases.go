@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/v6node/v6node/node/reach"
 )
 
 // databaseTypes are the types that the reference node's tools know. Others reach the algorithm as they are.
@@ -161,9 +163,7 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 			m, _ := s.get("mount_mode")
 			d.fail(m.line, s.child("mount_mode"), "%s: only files and folders can be mounted; remove it", s.child("mount_mode"))
 		}
-		if _, host := splitAddress(given); strings.Contains(given, "://") {
-			d.warn(at.line, key, "%s: not available in this version: a run that asks for %q is given its address, but cannot reach %s", key, db.Label, host)
-		}
+		d.endpoints(at.line, key, db)
 		return
 	}
 	p, err := d.absolute(given)
@@ -184,4 +184,20 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 	} else if db.Type == "folder" && db.MountMode == MountCopy {
 		d.warn(at.line, key, "%s: the folder %q is mounted read-only, not writable as in the reference node; write mount_mode: ro to say so", key, db.Label)
 	}
+}
+
+// endpoints finds where a service listens.
+func (d *decoder) endpoints(line int, key string, db *Database) {
+	found, err := reach.Endpoints(db.URI)
+	if err != nil {
+		d.warn(line, key, "%s: runs that ask for %q are given its address, but no connection: %v", key, db.Label, err)
+		return
+	}
+	for _, at := range found {
+		if err := reach.Check(at); err != nil {
+			d.fail(line, key, "%s: %v", key, err)
+			return
+		}
+	}
+	db.Endpoints = found
 }

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/v6node/v6node/internal/hostport"
 	"github.com/v6node/v6node/node/collect"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/metrics"
@@ -54,7 +55,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 			{Label: "default", URI: "/etc/v6node/data/patients.csv", Type: "csv", MountMode: MountCopy},
 			{Label: "registry", URI: "/data/registry.parquet", Type: "parquet", MountMode: MountCopy},
 			{Label: "omop", URI: "jdbc:postgresql://db.example.org:5454/postgres?user=x&password=uri-secret", Type: "omop", MountMode: MountCopy,
-				Env: Env{"user": "admin@example.org", "password": "0123", "dbms": "postgresql"}},
+				Env: Env{"user": "admin@example.org", "password": "0123", "dbms": "postgresql"}, Endpoints: []hostport.Pair{{Host: "db.example.org", Port: 5454}}},
 			{Label: "images", URI: "/data/images", Type: "folder", MountMode: MountReadOnly},
 		},
 		Encryption: Encryption{Enabled: true, PrivateKey: "/etc/v6node/keys/private_key.pem"},
@@ -100,7 +101,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 	}
 
 	wantWarnings := []string{
-		"databases[1].mount_mode", "databases[2].uri", "logging", "vpn_subnet", "algorithm_device_requests",
+		"databases[1].mount_mode", "logging", "vpn_subnet", "algorithm_device_requests",
 		"node_extra_env", "node_extra_mounts", "node_extra_hosts", "images", "debug", "ssh-tunnels", "whitelist", "docker_services",
 	}
 	var got []string
@@ -236,6 +237,8 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"the whole machine", minimal + "databases:\n  - {label: a, uri: /data/.., type: folder, mount_mode: ro}", 4, "whole machine"},
 		{"writable folder", minimal + "databases:\n  - {label: a, uri: /a, type: folder, mount_mode: rw}", 4, `mount_mode must be one of copy, ro, not "rw"`},
 		{"mounted service", minimal + "databases:\n  - {label: a, uri: 'postgres://h/x', type: sql, mount_mode: ro}", 4, "only files and folders"},
+		{"the proxy as a database", minimal + "databases:\n  - {label: a, uri: 'http://proxyserver/x', type: sparql}", 4, "something else in each sandbox"},
+		{"a group of machines as a database", minimal + "databases:\n  - {label: a, uri: 'http://224.0.0.1/x', type: sparql}", 4, "not the address of one machine"},
 		{"env of a database", minimal + "databases:\n  - {label: a, uri: /a, type: csv, env: {a-b: x}}", 4, "a variable's name"},
 		{"env differs in case", minimal + "databases:\n  - {label: a, uri: /a, type: csv, env: {user: x, USER: y}}", 4, "differ only in case"},
 		{"env is a list", minimal + "algorithm_env: [a]", 3, "algorithm_env must be a section of names and values"},
@@ -320,26 +323,27 @@ func TestAllMistakesAreReportedAtOnceInOrder(t *testing.T) {
 
 func TestWhatRestrictsNothingIsSaid(t *testing.T) {
 	for text, want := range map[string]string{
-		"policies: {allowed_algorithms: []}":                                                   "every algorithm may run",
-		"policies: {allowed_users: []}":                                                        "every user may send tasks",
-		"policies: {allowed_organizations: []}":                                                "every organization may send tasks",
-		"policies: {allowed_users: [alice]}":                                                   "allows nobody",
-		"policies: {allow_either_whitelist_or_store: true}":                                    "has no effect",
-		"databases: [{label: a, uri: /a, type: folder}]":                                       "read-only",
-		"databases: [{label: a, uri: /a, type: cvs}]":                                          `did you mean "csv"?`,
-		"databases: [{label: a, uri: 'C:\\data\\x.csv', type: csv}]":                           "Windows path",
-		"databases: [{label: a, uri: 'http://h:9999/sparql', type: sparql}]":                   "cannot reach h:9999",
-		"databases: [{label: a, uri: 'jdbc:sqlserver://h:1;user=x;password=hush', type: sql}]": "cannot reach h:1",
-		"databases: {default: /data/x.csv}":                                                    "out of date",
-		"task_dir: 'C:\\Users\\me'":                                                            "Windows path",
-		"logging: {use_console: no}":                                                           "use_console is not used",
+		"policies: {allowed_algorithms: []}":                                   "every algorithm may run",
+		"policies: {allowed_users: []}":                                        "every user may send tasks",
+		"policies: {allowed_organizations: []}":                                "every organization may send tasks",
+		"policies: {allowed_users: [alice]}":                                   "allows nobody",
+		"policies: {allow_either_whitelist_or_store: true}":                    "has no effect",
+		"databases: [{label: a, uri: /a, type: folder}]":                       "read-only",
+		"databases: [{label: a, uri: /a, type: cvs}]":                          `did you mean "csv"?`,
+		"databases: [{label: a, uri: 'C:\\data\\x.csv', type: csv}]":           "Windows path",
+		"databases: [{label: a, uri: 'bigquery://hush', type: sql}]":           "but no connection: it names no port",
+		"databases: [{label: a, uri: 'postgresql://u:hu/sh@db/x', type: sql}]": "cannot be told from its password",
+		"databases: [{label: a, uri: hush, type: other}]":                      "no host",
+		"databases: {default: /data/x.csv}":                                    "out of date",
+		"task_dir: 'C:\\Users\\me'":                                            "Windows path",
+		"logging: {use_console: no}":                                           "use_console is not used",
 	} {
 		_, warnings := mustParse(t, minimal+text)
 		if len(warnings) != 1 || !strings.Contains(warnings[0].Message, want) || strings.Contains(warnings[0].Message, "hush") {
 			t.Errorf("%s: %v, want one that says %q", text, warnings, want)
 		}
 	}
-	for _, quiet := range []string{"whitelist: {domains: []}", "ssh-tunnels: []", "docker_services:", "algorithm_device_requests: {gpu: false}", "policies:", "databases:", "encryption: {enabled: false, private_key: null}", "encryption: {enabled: false, private_key: ~}", "encryption: {enabled: false, private_key: ''}"} {
+	for _, quiet := range []string{"databases: [{label: a, uri: 'http://h:9999/sparql', type: sparql}]", "databases: [{label: a, uri: 'jdbc:sqlserver://h:1;user=x;password=hush', type: sql}]", "whitelist: {domains: []}", "ssh-tunnels: []", "docker_services:", "algorithm_device_requests: {gpu: false}", "policies:", "databases:", "encryption: {enabled: false, private_key: null}", "encryption: {enabled: false, private_key: ~}", "encryption: {enabled: false, private_key: ''}"} {
 		if _, warnings := mustParse(t, minimal+quiet); len(warnings) != 0 {
 			t.Errorf("%s: %v, want no warning", quiet, warnings)
 		}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -250,42 +251,76 @@ func (e *CRI) netns(ctx context.Context, sandboxID string) (*cni.Netns, *runtime
 }
 
 // Gateway implements Engine.
-func (e *CRI) Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler) error {
-	ns, sb, err := e.netns(ctx, sandboxID)
-	if err != nil {
-		return fmt.Errorf("open the gateway of run %d: %w", runID, err)
+func (e *CRI) Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler, doors ...Door) error {
+	api := Door{
+		Address: netip.AddrPortFrom(netip.MustParseAddr(ProxyAddress), uint16(port)),
+		Serve:   func(ctx context.Context, l net.Listener) error { return proxy.Serve(ctx, l, h) },
 	}
-	e.users.found(runID, sb)
-	l, err := ns.Listen(net.JoinHostPort(ProxyAddress, strconv.Itoa(port)))
-	if err := errors.Join(err, ns.Close()); err != nil {
-		if l != nil {
-			_ = l.Close()
+	doors = append([]Door{api}, doors...)
+	listeners, err := e.listen(ctx, runID, sandboxID, doors)
+	if err == nil {
+		err = e.serve(ctx, runID, doors, listeners)
+	}
+	if err != nil {
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
 		}
 		return fmt.Errorf("open the gateway of run %d: %w", runID, err)
 	}
+	return nil
+}
+
+// listen opens the listeners of the doors. On an error it returns those that are
+// open.
+func (e *CRI) listen(ctx context.Context, runID int64, sandboxID string, doors []Door) (open []net.Listener, err error) {
+	ns, sb, err := e.netns(ctx, sandboxID)
+	if err != nil {
+		return nil, err
+	}
+	e.users.found(runID, sb)
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	for _, d := range doors {
+		l, err := ns.ListenAs(d.Address)
+		if err != nil {
+			return open, err
+		}
+		open = append(open, l)
+	}
+	return open, nil
+}
+
+// serve serves the doors of a run until its gateway is closed, or one fails:
+// an algorithm without one of its connections could wait for it for ever.
+func (e *CRI) serve(ctx context.Context, runID int64, doors []Door, listeners []net.Listener) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		return errors.Join(fmt.Errorf("open the gateway of run %d: the engine has ended", runID), l.Close())
+		return errors.New("the engine has ended")
 	}
 	if _, ok := e.gateways[runID]; ok {
-		return errors.Join(fmt.Errorf("open the gateway of run %d: it is open already", runID), l.Close())
+		return errors.New("it is open already")
 	}
 	serve, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g := &gateway{cancel: cancel, done: make(chan struct{})}
 	g.broken, g.fail = context.WithCancelCause(context.Background())
 	e.gateways[runID] = g
-	go func() {
-		defer close(g.done)
-		defer g.fail(nil)
-		defer func() {
-			if v := recover(); v != nil {
-				g.fail(fmt.Errorf("the gateway of run %d failed (%v): report this as a defect", runID, v))
+	var all sync.WaitGroup
+	for i, d := range doors {
+		all.Go(func() {
+			defer func() {
+				if v := recover(); v != nil {
+					g.fail(fmt.Errorf("the gateway of run %d failed (%v): report this as a defect", runID, v))
+				}
+			}()
+			if err := d.Serve(serve, listeners[i]); err != nil && serve.Err() == nil {
+				g.fail(fmt.Errorf("the gateway of run %d failed: %w", runID, err))
 			}
-		}()
-		if err := proxy.Serve(serve, l, h); err != nil && serve.Err() == nil {
-			g.fail(fmt.Errorf("the gateway of run %d failed: %w", runID, err))
-		}
+		})
+	}
+	go func() {
+		all.Wait()
+		g.fail(nil)
+		close(g.done)
 	}()
 	return nil
 }

@@ -7,7 +7,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/v6node/v6node/runtime"
@@ -57,6 +59,16 @@ type Spec struct {
 	BestEffort bool
 }
 
+// Door is one more listener inside a sandbox.
+type Door struct {
+	// Address is one of loopback, or that of another machine for which the
+	// sandbox then takes the door.
+	Address netip.AddrPort
+	// Serve serves what connects, until ctx ends or the listener fails. It
+	// closes the listener, and returns nil at the end of ctx.
+	Serve func(ctx context.Context, l net.Listener) error
+}
+
 // Exit is how a container ended.
 type Exit struct {
 	Code int
@@ -95,9 +107,10 @@ type Engine interface {
 	// Open makes the sandbox and verifies its network. On an error nothing
 	// of it is left.
 	Open(ctx context.Context, s *Spec) (sandboxID string, err error)
-	// Gateway serves h on the run's proxy address inside the sandbox until
-	// Remove. It may be called again for a sandbox found after a restart.
-	Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler) error
+	// Gateway serves h on the run's proxy address inside the sandbox, and
+	// every door, until Remove. All are open when it returns, or none is. It may
+	// be called again for a sandbox found after a restart.
+	Gateway(ctx context.Context, runID int64, sandboxID string, port int, h http.Handler, doors ...Door) error
 	// Create makes the container, which does not run yet.
 	Create(ctx context.Context, s *Spec, sandboxID string) (containerID string, err error)
 	// Verify compares the limits wanted with those in force and returns

@@ -26,13 +26,15 @@ var (
 
 // Names that the container sees.
 const (
-	dataFolder  = "/mnt/data"
-	tempFolder  = "/mnt/tmp"
-	inputName   = "input"
-	outputName  = "output"
-	tokenName   = "token"
-	contextVar  = "RUN_CONTEXT_FILE"
-	contextName = "run_context.json"
+	dataFolder = "/mnt/data"
+	tempFolder = "/mnt/tmp"
+	inputName  = "input"
+	outputName = "output"
+	tokenName  = "token"
+	// connectionsName is not for the container.
+	connectionsName = "connections"
+	contextVar      = "RUN_CONTEXT_FILE"
+	contextName     = "run_context.json"
 )
 
 // Mount is one bind mount of the algorithm container.
@@ -61,6 +63,10 @@ type Spec struct {
 	ProxyHost    string
 	ProxyPort    int
 	ProxyAddress string
+	// Hosts are further lines of the run's /etc/hosts.
+	Hosts string
+	// Connections is what the node keeps with the run, for Connections.
+	Connections []byte
 	// TmpfsSize is the size of the container's /tmp in bytes, ShmSize that of
 	// its /dev/shm; without the latter the runtime makes one.
 	TmpfsSize, ShmSize int64
@@ -144,13 +150,14 @@ func (w *Run) makeDirs(s *Spec) error {
 			return err
 		}
 	}
-	hosts := fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s\n", s.ProxyAddress, s.ProxyHost)
+	hosts := fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s\n", s.ProxyAddress, s.ProxyHost) + s.Hosts
 	for _, f := range []struct {
 		path    string
 		mode    os.FileMode
 		content []byte
 	}{
 		{w.path("hosts"), 0o644, []byte(hosts)},
+		{w.path(connectionsName), 0o600, s.Connections},
 		{w.path("resolv.conf"), 0o644, []byte("# this run has no name server\n")},
 		{filepath.Join(w.data(), inputName), 0o644, s.Input},
 		{filepath.Join(w.data(), outputName), 0o666, nil},
@@ -276,6 +283,16 @@ func (w *Run) Token() (string, error) {
 		return "", fmt.Errorf("read the token of run %d: %w", w.id, err)
 	}
 	return string(b), nil
+}
+
+// Connections reads back what Prepare was given, after a restart of the node; it
+// is empty for a run that was prepared without.
+func (w *Run) Connections() ([]byte, error) {
+	b, err := os.ReadFile(w.path(connectionsName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the connections of run %d: %w", w.id, err)
+	}
+	return b, nil
 }
 
 // Output opens what the algorithm wrote. The file is the algorithm's, so a

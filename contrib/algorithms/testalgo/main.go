@@ -12,6 +12,12 @@
 //	                         connect to "host:port" addresses and to create files
 //	http(method, path, header={}, body="", token=None)
 //	                         a request to the proxy; {"status", "header", "body"}
+//	talk(address, send="")   what a server answers; {"text", "error"}
+//	fetch(url, method="GET", body="", ca="")
+//	                         an HTTP request through the proxy that the variables
+//	                         name; {"status", "header", "body", "error"}
+//	postgres(label, query, ca)
+//	                         asks a PostgreSQL over TLS; {"value", "error"}
 //	count(name="count")      appends a line to /mnt/tmp/NAME; {"count": lines}
 //	gate()                   marks each execution in /mnt/tmp/executed, waits until
 //	                         /mnt/tmp/open exists; {"executed", "proxy", "error"}
@@ -89,6 +95,9 @@ func run(started time.Time) error {
 		"env":         environment,
 		"probe":       probe,
 		"http":        request,
+		"talk":        talk,
+		"fetch":       fetch,
+		"postgres":    postgres,
 		"count":       count,
 		"gate":        gate,
 		"fill":        fill,

@@ -1,0 +1,255 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/v6node/v6node/cni"
+)
+
+func connectionScenarios() []scenario {
+	return []scenario{
+		{"a run reaches its databases under their own names and no other's", databasesApart},
+		{"a database that does not answer is told in the log", deadDatabase},
+		{"connections are open again after the node was killed", connectionsAfterKill},
+	}
+}
+
+// talked is what the test algorithm's talk returns.
+type talked struct{ Text, Error string }
+
+// says starts a server on this machine that answers each connection with its
+// name and what it was sent, and returns its port.
+func says(t *testing.T, address, name string) (port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			all.Go(func() {
+				defer c.Close()
+				if b, err := io.ReadAll(c); err == nil {
+					fmt.Fprintf(c, "%s heard %s", name, b)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// machineName is a name by which this machine knows itself, and the address
+// behind it. It is another name than localhost.
+func machineName(t *testing.T) (name, address string) {
+	t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := net.LookupHost(name)
+	if err != nil {
+		t.Fatalf("this machine does not know its own name: write %q into /etc/hosts (%v)", name, err)
+	}
+	return name, addresses[0]
+}
+
+// sqlDatabase is a database of a configuration that listens somewhere.
+func sqlDatabase(label, host, port string) map[string]any {
+	return map[string]any{"label": label, "uri": "postgresql://user:password@" + net.JoinHostPort(host, port) + "/x", "type": "sql"}
+}
+
+// listening is how the kernel writes the sockets that listen, as probe does.
+func listening(t *testing.T, addresses ...string) []string {
+	t.Helper()
+	var list []string
+	for _, a := range addresses {
+		tcp, err := net.ResolveTCPAddr("tcp", a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ip := tcp.IP.To4()
+		list = append(list, fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], tcp.Port))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// lowPort is a port below 1024 that is free on an address of this machine.
+func lowPort(t *testing.T, address string) string {
+	t.Helper()
+	for port := 700; port < 1024; port++ {
+		l, err := net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
+		if err == nil {
+			l.Close()
+			return fmt.Sprint(port)
+		}
+	}
+	t.Fatal("this machine has no free port below 1024")
+	return ""
+}
+
+// inside does something in the network of a run, as its algorithm could.
+func (n *node) inside(t *testing.T, run int64, do func() error) {
+	t.Helper()
+	sandboxes := n.sandboxes(t, run)
+	if len(sandboxes) != 1 {
+		t.Fatalf("run %d has %d sandboxes", run, len(sandboxes))
+	}
+	s, err := n.runtime(t).SandboxStatus(within(t), sandboxes[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := cni.OpenNetns(s.NetNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := ns.Do(do); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func databasesApart(t *testing.T, w *world) {
+	name, address := machineName(t)
+	low := lowPort(t, "127.0.0.1")
+	first, second := says(t, net.JoinHostPort(address, "0"), "first"), says(t, net.JoinHostPort(address, "0"), "second")
+	third, fourth := says(t, "127.0.0.1:"+low, "third"), says(t, "127.0.0.9:0", "fourth")
+	n := w.start(t, nodeOptions{Extra: map[string]any{"databases": []map[string]any{
+		sqlDatabase("first", name, first), sqlDatabase("second", name, second), sqlDatabase("third", "localhost", third), sqlDatabase("fourth", "127.0.0.9", fourth),
+		sqlDatabase("far", "198.51.100.7", "5432"),
+	}}})
+	at := map[string]string{
+		"first": net.JoinHostPort(name, first), "second": net.JoinHostPort(name, second), "third": net.JoinHostPort("localhost", third),
+		"fourth": net.JoinHostPort("127.0.0.9", fourth), "far": "198.51.100.7:5432",
+	}
+	for _, c := range []struct {
+		labels, listeners []string
+	}{
+		{nil, nil},
+		{[]string{"first"}, []string{"127.0.0.3:" + first}},
+		{[]string{"second", "third"}, []string{"127.0.0.3:" + second, "127.0.0.1:" + third}},
+		{[]string{"first", "second", "fourth"}, []string{"127.0.0.3:" + first, "127.0.0.3:" + second, "127.0.0.9:" + fourth}},
+		{[]string{"far"}, []string{"198.51.100.7:5432"}},
+	} {
+		targets := []string{"127.0.0.3:" + first, "127.0.0.3:" + second, "198.51.100.8:5432", "198.51.100.7:5433"}
+		for _, a := range at {
+			targets = append(targets, a)
+		}
+		for _, a := range machineAddresses(t) {
+			for _, p := range []string{first, second, third, fourth} {
+				targets = append(targets, net.JoinHostPort(a, p))
+			}
+		}
+		got := completed[sight](t, n.call(t, "probe", kwargs{"connect": targets}, databases(c.labels...)))
+		slices.Sort(got.Listeners)
+		if want := listening(t, append([]string{"127.0.0.2:8080"}, c.listeners...)...); !slices.Equal(got.Listeners, want) {
+			t.Errorf("with %q the sockets %q listen in the sandbox, wanted %q", c.labels, got.Listeners, want)
+		}
+		for _, target := range targets {
+			allowed := slices.Contains(c.listeners, target)
+			for _, label := range c.labels {
+				allowed = allowed || at[label] == target
+			}
+			if allowed {
+				works(t, fmt.Sprintf("with %q connect to", c.labels), got.Connect, target)
+			} else {
+				fails(t, fmt.Sprintf("with %q connect to", c.labels), got.Connect, target)
+			}
+		}
+		if named := slices.ContainsFunc(c.listeners, func(l string) bool { return strings.HasPrefix(l, "127.0.0.3:") }); strings.Contains(got.Hosts, "127.0.0.3\t"+name) != named {
+			t.Errorf("with %q the hosts file is %q", c.labels, got.Hosts)
+		}
+		for _, label := range c.labels {
+			if label == "far" {
+				continue
+			}
+			r := n.call(t, "talk", kwargs{"address": at[label], "send": "hello"}, databases(c.labels...))
+			if got := completed[talked](t, r); got.Text != label+" heard hello" {
+				t.Errorf("%s answers %+v", label, got)
+			}
+			want := fmt.Sprintf(`msg="a connection of the algorithm has ended" run=%d task=%d target=%s sent=5 received=%d `, r.ID, r.TaskID, at[label], len(label)+12)
+			eventually(t, func() error {
+				if log := n.Log(1 << 20); !strings.Contains(log, want) {
+					return fmt.Errorf("the node's log does not say %s", want)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+func deadDatabase(t *testing.T, w *world) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	n := w.start(t, nodeOptions{Extra: map[string]any{"databases": []map[string]any{sqlDatabase("dead", "localhost", port)}}})
+	r := n.call(t, "talk", kwargs{"address": "localhost:" + port, "send": "hello"}, databases("dead"))
+	if got := completed[talked](t, r); got.Error == "" || got.Text != "" {
+		t.Errorf("a dead database answers %+v", got)
+	}
+	want := fmt.Sprintf(`level=WARN msg="a connection of the algorithm could not be made and was closed" run=%d task=%d target=localhost:%s error=`, r.ID, r.TaskID, port)
+	if log := n.Log(1 << 20); !strings.Contains(log, want) || strings.Contains(log, "user:password") {
+		t.Errorf("the node's log does not say %s, or shows a password", want)
+	}
+}
+
+func connectionsAfterKill(t *testing.T, w *world) {
+	name, address := machineName(t)
+	port := says(t, net.JoinHostPort(address, "0"), "database")
+	n := w.start(t, nodeOptions{Extra: map[string]any{"databases": []map[string]any{sqlDatabase("db", name, port), sqlDatabase("far", "198.51.100.7", "5432")}}})
+	held := n.hold(t, databases("db", "far"))
+	n.Kill()
+	n.restart(t)
+	n.attended(t, held)
+	var text []byte
+	n.inside(t, held.run, func() error {
+		c, err := net.Dial("tcp", "127.0.0.3:"+port)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "again"); err != nil {
+			return err
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			return err
+		}
+		if text, err = io.ReadAll(c); err != nil {
+			return err
+		}
+		far, err := net.Dial("tcp", "198.51.100.7:5432")
+		if err != nil {
+			return err
+		}
+		return far.Close()
+	})
+	if string(text) != "database heard again" {
+		t.Errorf("after the restart the database answers %q", text)
+	}
+	held.undisturbed(t)
+}
