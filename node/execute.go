@@ -193,7 +193,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
-	plan, err := n.planFor(rec)
+	plan, err := n.planFor(ctx, rec, r)
 	if err != nil {
 		return nil, err
 	}
@@ -512,7 +512,11 @@ func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, tok
 	if err != nil {
 		return fmt.Errorf("make the proxy: %w", err)
 	}
-	return asHitch(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api, n.doors(rec, plan)...))
+	doors, err := n.doors(rec, plan)
+	if err != nil {
+		return refuse(ReasonStart, err)
+	}
+	return asHitch(ctx, n.engine.Gateway(ctx, rec.RunID, sandbox, n.cfg.Proxy.Port, api, doors...))
 }
 
 // asStart marks what the engine could not do, unless a more exact reason or
@@ -536,7 +540,7 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, pl
 		Input: input, AlgorithmEnv: n.cfg.AlgorithmEnv, RunContext: n.cfg.RunContextFile,
 		ProxyHost: engine.ProxyHost, ProxyAddress: engine.ProxyAddress, ProxyPort: n.cfg.Proxy.Port,
 		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
-		Hosts: plan.HostsFile(), Connections: kept,
+		Hosts: plan.HostsFile(), Variables: plan.Variables(), Connections: kept,
 	}
 	for _, d := range n.cfg.Databases {
 		s.Databases = append(s.Databases, Database(d))

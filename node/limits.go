@@ -13,6 +13,7 @@ import (
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/limits"
+	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
 )
 
@@ -21,24 +22,28 @@ func (n *Node) bestEffort() bool { return n.cfg.Enforce == config.EnforceBestEff
 // limitsFor decides what a run may use.
 func (n *Node) limitsFor(ctx context.Context, r *server.Run) (limits.Limits, error) {
 	set := limits.Set{Default: n.cfg.Limits, Rules: n.cfg.LimitRules}
-	digestOf := func(ref string) (string, error) {
-		resolved, err := n.resolver.Resolve(ctx, ref)
-		return resolved.Digest, err
+	l, _, err := set.Resolve(n.subject(ctx, r))
+	var unresolved *image.Error
+	if err != nil && !errors.As(err, &unresolved) {
+		err = refuse(ReasonLimit, err)
 	}
-	l, _, err := set.Resolve(limits.Request{
+	return l, err
+}
+
+// subject is a run as the rules of the configuration look at it.
+func (n *Node) subject(ctx context.Context, r *server.Run) policy.Subject {
+	return policy.Subject{
 		Image: r.Image, OrganizationID: r.InitOrganizationID,
 		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
 		Digest: func() (digest, file string, err error) {
 			resolved, err := n.resolver.Resolve(ctx, r.Image)
 			return resolved.Digest, resolved.File, err
 		},
-		DigestOf: digestOf,
-	})
-	var unresolved *image.Error
-	if err != nil && !errors.As(err, &unresolved) {
-		err = refuse(ReasonLimit, err)
+		DigestOf: func(ref string) (string, error) {
+			resolved, err := n.resolver.Resolve(ctx, ref)
+			return resolved.Digest, err
+		},
 	}
-	return l, err
 }
 
 // limitsOf are the limits that were decided for a run.

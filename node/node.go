@@ -29,6 +29,7 @@ import (
 	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/proxy"
 	"github.com/v6node/v6node/proxy/e2e"
+	"github.com/v6node/v6node/proxy/tunnel"
 	"github.com/v6node/v6node/runtime"
 )
 
@@ -69,6 +70,7 @@ type Node struct {
 	// follower follows the logs of all runs.
 	follower *runtime.Follower
 	keys     *proxy.KeyCache
+	tunnels  map[string]*tunnel.Tunnel // by where runs find them
 	work     *worklist
 
 	caches     []Cache
@@ -152,6 +154,10 @@ func New(o Options) (*Node, error) {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool directory: %w", err)
 	}
+	tunnels, err := newTunnels(o.Config, o.Log)
+	if err != nil {
+		return nil, err
+	}
 	l, err := openLedger(o)
 	if err != nil {
 		return nil, err
@@ -179,13 +185,14 @@ func New(o Options) (*Node, error) {
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
 		policy: p, ledger: l, audit: record, version: o.Version, stopMode: o.Stop,
-		files:  filesOf(o),
-		spool:  spool,
-		hub:    newTaskHub(),
-		keys:   proxy.NewKeyCache(proxy.KeyCacheOptions{}),
-		work:   newWorklist(),
-		served: make(chan struct{}),
-		caches: o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
+		files:   filesOf(o),
+		spool:   spool,
+		hub:     newTaskHub(),
+		keys:    proxy.NewKeyCache(proxy.KeyCacheOptions{}),
+		tunnels: tunnels,
+		work:    newWorklist(),
+		served:  make(chan struct{}),
+		caches:  o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
 		orphaned: make(map[int64]struct{}),
@@ -237,6 +244,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return nil
 	})
 	g.Go(n.loop(gctx, "watching the runtime", n.engine.Run))
+	for _, t := range n.tunnels {
+		g.Go(n.loop(gctx, "keeping an SSH tunnel", t.Run))
+	}
 	g.Go(func() error {
 		// The node is online when its living runs have their proxies back and
 		// it is known which jobs are in work.

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,9 @@ import (
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
+	"github.com/v6node/v6node/node/reach"
+	"github.com/v6node/v6node/proxy/egress"
+	"github.com/v6node/v6node/proxy/tunnel"
 )
 
 // Config is a valid configuration with every default filled in. All paths in it are absolute. It may be
@@ -26,6 +30,9 @@ type Config struct {
 	APIKeyFile string // "" when api_key is in the file itself
 
 	Databases  []Database
+	Services   []reach.Service // that runs can connect to
+	Tunnels    []Tunnel        // through which runs can connect
+	Whitelist  Whitelist       // what runs reach through the HTTP proxy
 	Encryption Encryption
 	Policies   policy.Config
 	Registries []Registry
@@ -94,6 +101,33 @@ type Database struct {
 
 // IsPath reports whether the database is a file or folder of this machine.
 func (d Database) IsPath() bool { return strings.HasPrefix(d.URI, "/") }
+
+// Tunnel is an SSH tunnel, and where runs find it.
+type Tunnel struct {
+	At hostport.Pair
+	tunnel.Config
+}
+
+// Whitelist is what runs reach through the HTTP proxy.
+type Whitelist struct {
+	Rules egress.Rules    // for every run
+	Some  []WhitelistRule // more for some runs
+}
+
+// WhitelistRule is for some runs.
+type WhitelistRule struct {
+	Runs  policy.Selector
+	Pairs []string // host:port
+}
+
+// Reachable are the services and tunnels together.
+func (c *Config) Reachable() []reach.Service {
+	out := slices.Clone(c.Services)
+	for _, t := range c.Tunnels {
+		out = append(out, reach.Service{At: t.At, Target: reach.Target{Kind: reach.Tunnel, Address: t.At.String()}})
+	}
+	return out
+}
 
 // Encryption is how this node's collaboration protects inputs and results.
 type Encryption struct {

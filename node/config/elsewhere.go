@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/v6node/v6node/internal/hostport"
 )
 
 // replaced are the reference node's keys that mean nothing here, and what does their work.
@@ -17,14 +19,6 @@ var replaced = []struct{ key, instead string }{
 	{"directories", "use state_dir"},
 }
 
-// later are the reference node's keys that open connections or devices to algorithms. Without them a run can do
-// less, never more, so the node works and says what is missing.
-var later = []struct{ key, missing string }{
-	{"whitelist", "runs get no outside connections"},
-	{"ssh-tunnels", "runs cannot reach the hosts behind them"},
-	{"docker_services", "runs cannot reach these services"},
-}
-
 // elsewhere answers the keys that have no section of their own.
 func (d *decoder) elsewhere(s *section) {
 	for _, r := range replaced {
@@ -32,10 +26,8 @@ func (d *decoder) elsewhere(s *section) {
 			d.warn(line, r.key, "%s: not used; %s", r.key, r.instead)
 		}
 	}
-	for _, l := range later {
-		if v, line := s.get(l.key); v != nil && !empty(v) {
-			d.warn(line, l.key, "%s: not available in this version; %s", l.key, l.missing)
-		}
+	if v, line := s.get("docker_services"); v != nil && !empty(v) {
+		d.warn(line, "docker_services", "docker_services: this node has no part in Docker's networks; publish the port of each container on this machine and write it under services, such as %s: 127.0.0.1:PORT", firstKey(v))
 	}
 	v, line := s.get("algorithm_device_requests")
 	g := d.section(v, "algorithm_device_requests")
@@ -47,6 +39,16 @@ func (d *decoder) elsewhere(s *section) {
 	if slices.ContainsFunc(s.fields, func(f field) bool { return f.key == "node" && f.val.kind == mapping }) && !s.has("server_url") {
 		d.fail(s.line, "node", "this looks like a values file of vantage6 5 (Helm); write the settings as for a version 4 node")
 	}
+}
+
+// firstKey is a name of the mapping for an example.
+func firstKey(v *value) string {
+	if v.kind == mapping && len(v.fields) > 0 {
+		if name, err := hostport.Name(v.fields[0].key); err == nil {
+			return name
+		}
+	}
+	return "NAME"
 }
 
 // empty reports whether a value holds nothing.

@@ -65,6 +65,7 @@ func parse(name, abs string, data []byte) (*Config, *decoder) {
 	d.databases(s, c)
 	d.encryption(s, c)
 	d.policies(s, c)
+	d.connections(s, c)
 	d.registries(s, c)
 	c.AlgorithmEnv = s.env("algorithm_env", checkAlgorithmVariable)
 	s.yesNo("share_config", &c.ShareConfig)

@@ -20,6 +20,9 @@ import (
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/policy"
+	"github.com/v6node/v6node/node/reach"
+	"github.com/v6node/v6node/proxy/egress"
+	"github.com/v6node/v6node/proxy/tunnel"
 )
 
 // minimal is the shortest configuration there is.
@@ -58,6 +61,19 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 				Env: Env{"user": "admin@example.org", "password": "0123", "dbms": "postgresql"}, Endpoints: []hostport.Pair{{Host: "db.example.org", Port: 5454}}},
 			{Label: "images", URI: "/data/images", Type: "folder", MountMode: MountReadOnly},
 		},
+		Services: []reach.Service{
+			{At: at(t, "pacs:104"), Target: reach.Target{Kind: reach.TCP, Address: "10.1.2.3:104"}},
+			{At: at(t, "orthanc:8042"), Target: reach.Target{Kind: reach.Unix, Address: "/run/orthanc/http.sock"}},
+			{At: at(t, "web:80"), Target: reach.Target{Kind: reach.TCP, Address: "localhost:8080"}},
+		},
+		Tunnels: []Tunnel{{At: at(t, "my-data-source:8000"), Config: tunnel.Config{
+			Name: "my-data-source:8000", Server: at(t, "127.0.0.1:2222"), User: "vantage6", KeyFile: "/etc/v6node/keys/tunnel", Dest: at(t, "127.0.0.1:5432"),
+			HostKey: hostKey(t, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJRzZ2kE2yVxVb0u1mHqkzYqQjz0o6Vw3p6bQm1uH0aL"),
+		}}},
+		Whitelist: Whitelist{Rules: egress.Rules{
+			Domains: []string{"google.com", ".github.com", "host.docker.internal"}, IPs: []string{"172.17.0.1", "8.8.8.8", "10.1.0.0/16"}, Ports: []int{443, 80},
+			Pairs: []string{"pypi.org:443"},
+		}},
 		Encryption: Encryption{Enabled: true, PrivateKey: "/etc/v6node/keys/private_key.pem"},
 		Policies: policy.Config{
 			AllowedAlgorithms: []string{`^harbor2\.vantage6\.ai/[a-zA-Z]+/[a-zA-Z]+`, "ghcr.io/org/algo:v1"},
@@ -91,6 +107,10 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		t.Errorf("got  rules %s\nwant rules %s", got, rules)
 	}
 	c.LimitRules = nil
+	if got := fmt.Sprintf("%s", plainSome(c.Whitelist.Some)); got != "[[omics.example.org:8443] ghcr.io/org/omics 6 [a.example.org:1 10.9.9.9:2]  root]" {
+		t.Errorf("the whitelist for some runs is %s", got)
+	}
+	c.Whitelist.Some = nil
 	if !reflect.DeepEqual(c, want) {
 		// %v would hide the secrets, and with them the difference.
 		type plain Config
@@ -102,7 +122,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 
 	wantWarnings := []string{
 		"databases[1].mount_mode", "logging", "vpn_subnet", "algorithm_device_requests",
-		"node_extra_env", "node_extra_mounts", "node_extra_hosts", "images", "debug", "ssh-tunnels", "whitelist", "docker_services",
+		"node_extra_env", "node_extra_mounts", "node_extra_hosts", "images", "debug", "ssh-tunnels[0].ssh.host", "whitelist.domains", "docker_services",
 	}
 	var got []string
 	for _, w := range warnings {
@@ -239,6 +259,35 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"mounted service", minimal + "databases:\n  - {label: a, uri: 'postgres://h/x', type: sql, mount_mode: ro}", 4, "only files and folders"},
 		{"the proxy as a database", minimal + "databases:\n  - {label: a, uri: 'http://proxyserver/x', type: sparql}", 4, "something else in each sandbox"},
 		{"a group of machines as a database", minimal + "databases:\n  - {label: a, uri: 'http://224.0.0.1/x', type: sparql}", 4, "not the address of one machine"},
+		{"whitelist that is a list", minimal + "whitelist: [a]", 3, "whitelist must be a section"},
+		{"whitelisted address for a name", minimal + "whitelist:\n  domains: [10.0.0.1]", 4, "write it under ips"},
+		{"whitelisted URL", minimal + "whitelist:\n  domains:\n    - ok.org\n    - https://x.org", 6, "whitelist.domains: \"https://x.org\" is not a host name"},
+		{"whitelisted network", minimal + "whitelist: {ips: [10.0.0.1/8]}", 3, "write 10.0.0.0/8"},
+		{"whitelisted port", minimal + "whitelist: {domains: [a.org], ports: [70000]}", 3, "is not a port"},
+		{"whitelisted pair", minimal + "whitelist:\n  pairs:\n    - a.org", 5, "write it as db.example.org:5432"},
+		{"pairs that are a text", minimal + "whitelist: {pairs: a.org:1}", 3, "whitelist.pairs must be a list of host:port"},
+		{"pair for nobody", minimal + "whitelist:\n  pairs:\n    - {to: a.org:1}", 5, "names neither an image nor an organization"},
+		{"pair without a host", minimal + "whitelist:\n  pairs:\n    - {image: a/b}", 5, "whitelist.pairs[0].to is missing"},
+		{"pair with a bad image", minimal + "whitelist:\n  pairs:\n    - {to: a.org:1, image: '^(?!x)'}", 5, "is not a regular expression"},
+		{"pair with an unknown key", minimal + "whitelist:\n  pairs:\n    - {to: a.org:1, img: x}", 5, "unknown key \"whitelist.pairs[0].img\""},
+		{"services that are a list", minimal + "services: [a]", 3, "services must be a section"},
+		{"service without a port", minimal + "services:\n  pacs: 10.1.2.3", 4, "services.pacs: \"10.1.2.3\" is not a host and a port"},
+		{"service that is a section", minimal + "services: {pacs: {a: b}}", 3, "services.pacs must be host:port or unix"},
+		{"socket without a port", minimal + "services: {pacs: 'unix:///run/x'}", 3, "such as pacs:80"},
+		{"relative socket", minimal + "services: {'pacs:1': 'unix://run/x'}", 3, "is not a socket"},
+		{"service with the proxy's name", minimal + "services: {webproxy: 'a:1'}", 3, "choose another name"},
+		{"service with a number as name", minimal + "services: {10.1.2.3: 'a:1'}", 3, "is not a host name"},
+		{"service twice", minimal + "services: {pacs: 'a:1', 'pacs:1': 'b:2'}", 3, "pacs:1 is given twice"},
+		{"service and tunnel", minimal + "services: {far:8000: 'a:1'}\n" + sshTunnel, 4, "far:8000 is given twice"},
+		{"database at another port of a service", minimal + "services: {pacs: 'a:1'}\ndatabases: [{label: a, uri: 'http://pacs/x', type: other}]", 4, "leads to port 80 of pacs, which services or ssh-tunnels have with another port"},
+		{"tunnels", minimal + "ssh-tunnels: {hostname: far}", 3, "ssh-tunnels must be a list of tunnels"},
+		{"tunnel without a fingerprint", minimal + strings.Replace(sshTunnel, `"SHA256:`+strings.Repeat("A", 43)+`"`, "", 1), 4, "ssh-tunnels[0].ssh.fingerprint is missing"},
+		{"tunnel with a bad fingerprint", minimal + strings.Replace(sshTunnel, "SHA256:", "SHA256:x", 1), 4, "not a whole fingerprint"},
+		{"tunnel without a key", minimal + strings.Replace(sshTunnel, "key: k", "", 1), 4, "ssh-tunnels[0].ssh.identity.key is missing"},
+		{"tunnel without a port", minimal + strings.Replace(sshTunnel, "port: 8000", "", 1), 4, "ssh-tunnels[0].tunnel.bind.port is missing"},
+		{"tunnel with an unknown key", minimal + strings.Replace(sshTunnel, "host: s", "host: s, hots: s", 1), 5, "did you mean \"host\"?"},
+		{"tunnel with the proxy's name", minimal + strings.Replace(sshTunnel, "hostname: far", "hostname: proxyserver", 1), 4, "choose another name"},
+		{"tunnel with an address as name", minimal + strings.Replace(sshTunnel, "hostname: far", "hostname: 10.1.2.3", 1), 4, "write a name"},
 		{"env of a database", minimal + "databases:\n  - {label: a, uri: /a, type: csv, env: {a-b: x}}", 4, "a variable's name"},
 		{"env differs in case", minimal + "databases:\n  - {label: a, uri: /a, type: csv, env: {user: x, USER: y}}", 4, "differ only in case"},
 		{"env is a list", minimal + "algorithm_env: [a]", 3, "algorithm_env must be a section of names and values"},
@@ -334,6 +383,8 @@ func TestWhatRestrictsNothingIsSaid(t *testing.T) {
 		"databases: [{label: a, uri: 'bigquery://hush', type: sql}]":           "but no connection: it names no port",
 		"databases: [{label: a, uri: 'postgresql://u:hu/sh@db/x', type: sql}]": "cannot be told from its password",
 		"databases: [{label: a, uri: hush, type: other}]":                      "no host",
+		"docker_services: {pacs: dicom}":                                       "such as pacs: 127.0.0.1:PORT",
+		"whitelist: {ports: [443]}":                                            "reach nothing by it",
 		"databases: {default: /data/x.csv}":                                    "out of date",
 		"task_dir: 'C:\\Users\\me'":                                            "Windows path",
 		"logging: {use_console: no}":                                           "use_console is not used",
@@ -518,6 +569,47 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted a policy that is none: %v", err)
 		}
 	})
+}
+
+// sshTunnel is a tunnel without a fault.
+const sshTunnel = `ssh-tunnels:
+  - hostname: far
+    ssh: {host: s, identity: {username: u, key: k},
+      fingerprint: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}
+    tunnel: {bind: {port: 8000}, dest: {ip: 127.0.0.1, port: 5432}}
+`
+
+func TestATunnelWithoutAFault(t *testing.T) {
+	c, warnings := mustParse(t, minimal+sshTunnel+"databases: [{label: a, uri: 'postgresql://far:8000/x', type: sql}]")
+	if len(warnings) != 0 || len(c.Tunnels) != 1 || c.Tunnels[0].Server != at(t, "s:22") {
+		t.Errorf("%+v, %v", c.Tunnels, warnings)
+	}
+}
+
+// plainSome is a whitelist without what cannot be compared.
+func plainSome(some []WhitelistRule) (out []any) {
+	for _, s := range some {
+		out = append(out, s.Pairs, s.Runs.Image, s.Runs.Organization)
+	}
+	return out
+}
+
+func at(t testing.TB, text string) hostport.Pair {
+	t.Helper()
+	p, err := hostport.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func hostKey(t testing.TB, text string) tunnel.HostKey {
+	t.Helper()
+	k, err := tunnel.ParseHostKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 func pin(t testing.TB, text string) collect.Pin {

@@ -4,17 +4,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/v6node/v6node/internal/hostport"
+	"github.com/v6node/v6node/proxy/egress"
 )
 
 // Kinds of Target.
 const (
 	TCP  = "tcp"  // Address is host:port, dialled from the machine's own network
 	Unix = "unix" // Address is the path of a socket of this machine
+	// Tunnel: Address is where the configuration has the tunnel, host:port.
+	Tunnel = "tunnel"
 )
 
 // Target is a place outside the sandbox.
@@ -56,10 +60,23 @@ type Link struct {
 // this again: it holds no secret.
 type Plan struct {
 	Links []Link `json:"links,omitempty"`
+	Web   *Web   `json:"web,omitempty"` // nil for a run for which nothing is whitelisted
 }
 
+// Web is the HTTP proxy for what is whitelisted.
+type Web struct {
+	Listen netip.AddrPort `json:"listen"`
+	Rules  egress.Rules   `json:"rules"`
+}
+
+// Where the HTTP proxy is found: the port is that of the reference node's.
+const (
+	webName = "webproxy"
+	webPort = 3128
+)
+
 // Reserved are names that mean something else in every sandbox.
-var Reserved = []string{"proxyserver"}
+var Reserved = []string{"proxyserver", webName}
 
 // localhost is this machine, and in a sandbox what stands for it.
 const localhost = "localhost"
@@ -71,10 +88,14 @@ const firstHost = 3
 // ProxyAddress is the address of the vantage6 API in a sandbox.
 var ProxyAddress = netip.AddrFrom4([4]byte{127, 0, 0, 2})
 
+// sandboxAddress is that of each sandbox's eth0 (docs/network.md).
+var sandboxAddress = netip.AddrFrom4([4]byte{192, 0, 2, 2})
+
 // Make plans the connections of a run: the databases that its task names, and
 // those services to which no database of the node leads; a service that stands
-// for a database is for the runs that ask for that.
-func Make(all []Database, requested []string, services []Service) (*Plan, error) {
+// for a database is for the runs that ask for that. web is what is whitelisted
+// for the run.
+func Make(all []Database, requested []string, services []Service, web egress.Rules) (*Plan, error) {
 	m := maker{hosts: map[string]netip.Addr{localhost: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}
 	var wanted []Service
 	of := func(at hostport.Pair) Service {
@@ -106,6 +127,13 @@ func Make(all []Database, requested []string, services []Service) (*Plan, error)
 		if err := m.link(s); err != nil {
 			return nil, err
 		}
+	}
+	if !web.Empty() {
+		a, err := m.address(hostport.Pair{Host: webName, Port: webPort})
+		if err != nil {
+			return nil, err
+		}
+		m.plan.Web = &Web{Listen: netip.AddrPortFrom(a, webPort), Rules: web}
 	}
 	return &m.plan, nil
 }
@@ -154,6 +182,8 @@ func CheckAddress(a netip.Addr) error {
 	switch {
 	case a == ProxyAddress:
 		return fmt.Errorf("%s is the vantage6 API in each sandbox; name another address of this machine, or its name", a)
+	case a == sandboxAddress:
+		return fmt.Errorf("%s is the sandbox itself in each sandbox; write a name", a)
 	case !a.IsLoopback() && !a.IsGlobalUnicast():
 		return fmt.Errorf("%s is not the address of one machine; write its name", a)
 	}
@@ -187,7 +217,34 @@ func (p *Plan) HostsFile() string {
 		done = append(done, l.At.Host)
 		fmt.Fprintf(&b, "%s\t%s\n", l.Listen.Addr(), l.At.Host)
 	}
+	if p.Web != nil {
+		fmt.Fprintf(&b, "%s\t%s\n", p.Web.Listen.Addr(), webName)
+	}
 	return b.String()
+}
+
+// Variables are those by which programs find the HTTP proxy, and what they reach
+// without it; none without one.
+func (p *Plan) Variables() map[string]string {
+	if p.Web == nil {
+		return nil
+	}
+	direct := []string{localhost, "127.0.0.1", "::1"}
+	direct = append(direct, Reserved...)
+	for _, l := range p.Links {
+		if !slices.Contains(direct, l.At.Host) {
+			direct = append(direct, l.At.Host)
+		}
+	}
+	out := map[string]string{}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+		out[name] = "http://" + hostport.Pair{Host: webName, Port: webPort}.String()
+	}
+	out["NO_PROXY"] = strings.Join(direct, ",")
+	for _, name := range slices.Collect(maps.Keys(out)) {
+		out[strings.ToLower(name)] = out[name]
+	}
+	return out
 }
 
 // Encode writes the plan for Decode.

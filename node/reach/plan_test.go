@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/v6node/v6node/internal/hostport"
+	"github.com/v6node/v6node/proxy/egress"
 )
 
 func database(t *testing.T, label, uri string) Database {
@@ -65,7 +66,7 @@ func TestARunGetsWhatItsTaskNamesAndNoMore(t *testing.T) {
 		"behind":             "127.0.0.3:5433>unix:/run/far" + fmt.Sprintf(always, 4),
 		"no-such-db, really": fmt.Sprintf(always, 3)[1:],
 	} {
-		p, err := Make(all, strings.Fields(asked), services)
+		p, err := Make(all, strings.Fields(asked), services, egress.Rules{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +81,7 @@ func TestARunGetsWhatItsTaskNamesAndNoMore(t *testing.T) {
 			t.Errorf("%s is read back as %+v (%v)", b, again, err)
 		}
 	}
-	p, err := Make(all, []string{"omop", "cdm", "here", "address"}, services)
+	p, err := Make(all, []string{"omop", "cdm", "here", "address"}, services, egress.Rules{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,8 +91,8 @@ func TestARunGetsWhatItsTaskNamesAndNoMore(t *testing.T) {
 }
 
 func TestPlansThatCannotBe(t *testing.T) {
-	for _, uri := range []string{"postgresql://127.0.0.2/x", "postgresql://224.0.0.1/x", "postgresql://0.0.0.0/x", "postgresql://169.254.169.254/x", "http://[fe80::1]/x"} {
-		if p, err := Make([]Database{database(t, "a", uri)}, []string{"a"}, nil); err == nil {
+	for _, uri := range []string{"postgresql://127.0.0.2/x", "postgresql://224.0.0.1/x", "postgresql://0.0.0.0/x", "postgresql://192.0.2.2/x", "postgresql://169.254.169.254/x", "http://[fe80::1]/x"} {
+		if p, err := Make([]Database{database(t, "a", uri)}, []string{"a"}, nil, egress.Rules{}); err == nil {
 			t.Errorf("%s is planned: %s", uri, links(p))
 		}
 	}
@@ -99,10 +100,10 @@ func TestPlansThatCannotBe(t *testing.T) {
 	for i := range 253 {
 		many = append(many, service(t, fmt.Sprintf("h%d:1", i), TCP, "x:1"))
 	}
-	if p, err := Make(nil, nil, many[:252]); err != nil || p.Links[251].Listen.String() != "127.0.0.254:1" {
+	if p, err := Make(nil, nil, many[:252], egress.Rules{}); err != nil || p.Links[251].Listen.String() != "127.0.0.254:1" {
 		t.Errorf("252 hosts: %v", err)
 	}
-	if _, err := Make(nil, nil, many); err == nil || !strings.Contains(err.Error(), "more than 250") {
+	if _, err := Make(nil, nil, many, egress.Rules{}); err == nil || !strings.Contains(err.Error(), "more than 250") {
 		t.Errorf("253 hosts: %v", err)
 	}
 	if _, err := Decode([]byte("{")); err == nil {
@@ -110,5 +111,38 @@ func TestPlansThatCannotBe(t *testing.T) {
 	}
 	if p, err := Decode(nil); err != nil || len(p.Links) != 0 {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+func TestTheWhitelistsProxyIsForRunsThatHaveSomethingListed(t *testing.T) {
+	all := []Database{database(t, "omop", "postgresql://db.example.org/x"), database(t, "ip", "http://10.1.2.3/x")}
+	p, err := Make(all, []string{"omop", "ip"}, nil, egress.Rules{Ports: []int{443}})
+	if err != nil || p.Web != nil || p.Variables() != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	rules := egress.Rules{Domains: []string{"example.org"}}
+	if p, err = Make(all, []string{"omop", "ip"}, nil, rules); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%s %+v", p.Web.Listen, p.Web.Rules); got != fmt.Sprintf("127.0.0.4:3128 %+v", rules) {
+		t.Errorf("the proxy is %s", got)
+	}
+	if got := p.HostsFile(); got != "127.0.0.3\tdb.example.org\n127.0.0.4\twebproxy\n" {
+		t.Errorf("the hosts file gets %q", got)
+	}
+	const direct = "localhost,127.0.0.1,::1,proxyserver,webproxy,db.example.org,10.1.2.3"
+	want := map[string]string{
+		"HTTP_PROXY": "http://webproxy:3128", "HTTPS_PROXY": "http://webproxy:3128", "NO_PROXY": direct,
+		"http_proxy": "http://webproxy:3128", "https_proxy": "http://webproxy:3128", "no_proxy": direct,
+	}
+	if got := p.Variables(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the variables are %v", got)
+	}
+	b, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Decode(b); err != nil || !reflect.DeepEqual(again, p) {
+		t.Errorf("%s is read back as %+v (%v)", b, again, err)
 	}
 }

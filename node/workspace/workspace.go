@@ -65,6 +65,8 @@ type Spec struct {
 	ProxyAddress string
 	// Hosts are further lines of the run's /etc/hosts.
 	Hosts string
+	// Variables go to every run of this kind, before AlgorithmEnv.
+	Variables map[string]string
 	// Connections is what the node keeps with the run, for Connections.
 	Connections []byte
 	// TmpfsSize is the size of the container's /tmp in bytes, ShmSize that of
@@ -197,9 +199,11 @@ func (w *Run) environment(s *Spec, sources []source) (*environment, error) {
 			return nil, err
 		}
 	}
-	for _, k := range slices.Sorted(maps.Keys(s.AlgorithmEnv)) {
-		if err := e.set(k, s.AlgorithmEnv[k]); err != nil {
-			return nil, err
+	for _, variables := range []map[string]string{s.Variables, s.AlgorithmEnv} {
+		for _, k := range slices.Sorted(maps.Keys(variables)) {
+			if err := e.set(k, variables[k]); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if s.RunContext {
