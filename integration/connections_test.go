@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +23,9 @@ func connectionScenarios() []scenario {
 		{"a run reaches its databases under their own names and no other's", databasesApart},
 		{"a database that does not answer is told in the log", deadDatabase},
 		{"connections are open again after the node was killed", connectionsAfterKill},
+		{"a scan finds one database, one proxy for the whitelist, and nothing else", oneEach},
+		{"a whitelisted pair is for some runs only", pairsForSome},
+		{"services are found under their names, also a socket", servicesFound},
 	}
 }
 
@@ -252,4 +258,164 @@ func connectionsAfterKill(t *testing.T, w *world) {
 		t.Errorf("after the restart the database answers %q", text)
 	}
 	held.undisturbed(t)
+}
+
+// fetched is what the test algorithm's fetch returns.
+type fetched struct {
+	Status int
+	Body   string
+	Error  string
+}
+
+// web is an HTTP server on this machine that answers with its name, and its port.
+func web(t *testing.T, l net.Listener, name string) (port string) {
+	t.Helper()
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s answers %s %s", name, r.Method, r.URL.Path)
+	})}}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	_, port, _ = net.SplitHostPort(l.Addr().String()) // a unix socket has none
+	return port
+}
+
+func tcp(t *testing.T, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// oneEach scans from a run with one database and one whitelist entry, and shows
+// that it finds these and the proxies, and nothing else.
+func oneEach(t *testing.T, w *world) {
+	name, address := machineName(t)
+	database := says(t, net.JoinHostPort(address, "0"), "database")
+	listed, other := web(t, tcp(t, net.JoinHostPort(address, "0")), "listed"), web(t, tcp(t, net.JoinHostPort(address, "0")), "other")
+	n := w.start(t, nodeOptions{Extra: map[string]any{
+		"databases": []map[string]any{sqlDatabase("db", name, database)},
+		"whitelist": map[string]any{
+			"domains": []string{name, "localhost"}, "ips": []string{address + "/32", "198.51.100.0/24"}, "ports": []string{listed},
+			"pairs": []any{map[string]any{"to": net.JoinHostPort(name, other), "organization": "nobody at all"}},
+		},
+	}})
+	var targets []string
+	for host := 1; host < 255; host++ {
+		for _, p := range []string{"3128", "8080", database, listed, other} {
+			targets = append(targets, fmt.Sprintf("127.0.0.%d:%s", host, p))
+		}
+	}
+	for _, a := range append(machineAddresses(t), "169.254.169.254", "198.51.100.1", "192.0.2.1", "8.8.8.8", "10.0.0.1") {
+		for _, p := range []string{"53", "80", "3128", "8080", database, listed, other, fmt.Sprint(w.server.Port())} {
+			targets = append(targets, net.JoinHostPort(a, p))
+		}
+	}
+	slices.Sort(targets)
+	targets = slices.Compact(targets)
+	wanted := []string{"127.0.0.2:8080", "127.0.0.3:" + database, "127.0.0.4:3128"}
+	slices.Sort(wanted)
+	got := completed[sight](t, n.call(t, "probe", kwargs{"connect": targets}, databases("db")))
+	var found []string
+	for _, target := range targets {
+		if why, tried := got.Connect[target]; !tried || why == "" {
+			found = append(found, target)
+		}
+	}
+	if !slices.Equal(found, wanted) {
+		t.Errorf("the scan finds %q, wanted %q", found, wanted)
+	}
+	slices.Sort(got.Listeners)
+	if want := listening(t, wanted...); !slices.Equal(got.Listeners, want) {
+		t.Errorf("the sockets %q listen, wanted %q", got.Listeners, want)
+	}
+
+	ask := func(method, url string) (fetched, ended) {
+		e := n.call(t, "fetch", kwargs{"method": method, "url": url}, databases("db"))
+		return completed[fetched](t, e), e
+	}
+	at := net.JoinHostPort(name, listed)
+	r, e := ask("POST", "http://"+at+"/secret")
+	if r.Status != http.StatusOK || r.Body != "listed answers POST /secret" {
+		t.Errorf("what is listed answers %+v", r)
+	}
+	line := fmt.Sprintf(`run=%d task=%d method=POST target=%s status=200 sent=0 received=27 `, e.ID, e.TaskID, at)
+	if log := n.Log(1 << 20); !strings.Contains(log, line) || strings.Contains(log, "/secret") {
+		t.Errorf("the node's log does not say %s, or says the path", line)
+	}
+	for url, want := range map[string]int{
+		"http://" + net.JoinHostPort(name, other) + "/":        http.StatusForbidden, // another port, and another organization's
+		"http://unlisted.example.org:" + listed + "/":          http.StatusForbidden,
+		"http://169.254.169.254:" + listed + "/":               http.StatusForbidden,
+		"http://" + net.JoinHostPort(address, other) + "/":     http.StatusForbidden,
+		"http://xn--nothing." + name + ":" + listed + "/":      http.StatusForbidden,
+		"http://" + net.JoinHostPort("10.0.0.1", listed) + "/": http.StatusForbidden,
+	} {
+		if strings.Contains(url, "//127.") {
+			continue // programs do not ask a proxy for it
+		}
+		if r, _ := ask("GET", url); r.Status != want {
+			t.Errorf("%s: %+v", url, r)
+		}
+	}
+	variables := completed[environment](t, n.call(t, "env", nil)).Decoded
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"} {
+		if v := variables[name]; v != "http://webproxy:3128" {
+			t.Errorf("%s is %q", name, v)
+		}
+	}
+	if v := variables["NO_PROXY"]; !strings.Contains(v, "proxyserver") || v != variables["no_proxy"] {
+		t.Errorf("NO_PROXY is %q", v)
+	}
+}
+
+// pairsForSome shows that a pair is for the runs of one organization.
+func pairsForSome(t *testing.T, w *world) {
+	name, address := machineName(t)
+	port := web(t, tcp(t, net.JoinHostPort(address, "0")), "listed")
+	other := w.push(t, "suite/listed")
+	n := w.start(t, nodeOptions{Extra: map[string]any{"whitelist": map[string]any{"pairs": []any{map[string]any{
+		"to": []string{net.JoinHostPort(name, port), net.JoinHostPort(address, port)}, "image": strings.TrimSuffix(other.Tag, ":latest"),
+	}}}}})
+	ask := kwargs{"url": "http://" + net.JoinHostPort(name, port) + "/"}
+	if r := completed[fetched](t, n.call(t, "fetch", ask, image(other.Tag))); r.Body != "listed answers GET /" {
+		t.Errorf("the image for which it is listed gets %+v", r)
+	}
+	if r := completed[sight](t, n.call(t, "probe", nil)); len(r.Listeners) != 1 {
+		t.Errorf("a run for which nothing is listed has the sockets %q", r.Listeners)
+	}
+	if v := completed[environment](t, n.call(t, "env", nil)).Raw["HTTP_PROXY"]; v != "" {
+		t.Errorf("a run for which nothing is listed has HTTP_PROXY=%s", v)
+	}
+}
+
+func servicesFound(t *testing.T, w *world) {
+	_, address := machineName(t)
+	port := says(t, net.JoinHostPort(address, "0"), "pacs")
+	socket := filepath.Join(w.dir, fmt.Sprintf("s%d", w.number()))
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web(t, l, "orthanc")
+	behind := says(t, net.JoinHostPort(address, "0"), "database")
+	n := w.start(t, nodeOptions{Extra: map[string]any{
+		"services":  map[string]any{"pacs:104": net.JoinHostPort(address, port), "orthanc:80": "unix://" + socket, "warehouse:5432": net.JoinHostPort(address, behind)},
+		"databases": []map[string]any{sqlDatabase("db", "warehouse", "5432")},
+	}})
+	if got := completed[talked](t, n.call(t, "talk", kwargs{"address": "pacs:104", "send": "c-echo"})); got.Text != "pacs heard c-echo" {
+		t.Errorf("the service answers %+v", got)
+	}
+	if got := completed[fetched](t, n.call(t, "fetch", kwargs{"url": "http://orthanc/studies"})); got.Body != "orthanc answers GET /studies" {
+		t.Errorf("the socket answers %+v", got)
+	}
+	// A service that stands for a database is for the runs that ask for that.
+	ask := kwargs{"address": "warehouse:5432", "send": "select"}
+	if got := completed[talked](t, n.call(t, "talk", ask, databases("db"))); got.Text != "database heard select" {
+		t.Errorf("the database answers %+v", got)
+	}
+	if got := completed[talked](t, n.call(t, "talk", ask)); got.Error == "" {
+		t.Errorf("a run that does not ask for the database reaches it: %+v", got)
+	}
 }

@@ -20,7 +20,9 @@ import (
 	"github.com/v6node/v6node/internal/hostport"
 	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/reach"
 	"github.com/v6node/v6node/proxy/e2e"
+	"github.com/v6node/v6node/proxy/tunnel"
 )
 
 func databaseAt(path string) config.Database {
@@ -48,8 +50,14 @@ func TestDatabasesAreLookedAtAsTheNodeMountsThem(t *testing.T) {
 	}
 	there := config.Database{Label: "data", URI: "postgres://u:secret@db/x", Endpoints: []hostport.Pair{at}}
 	want(t, results(t, database(there)), "n", OK, at.String()+" takes connections")
+	as := reach.Service{At: at, Target: reach.Target{Kind: reach.TCP, Address: at.String()}}
+	want(t, results(t, service(as)), "n", OK, at.String()+" takes connections")
+	want(t, results(t, database(there, as)), "n", Skip, "among the connections")
 	l.Close()
-	want(t, results(t, database(there)), "n", Fail, at.String()+" cannot be reached", "correct its uri")
+	want(t, results(t, database(there)), "n", Fail, at.String()+" cannot be reached", "correct its address")
+	want(t, results(t, service(as)), "n", Fail, at.String()+" cannot be reached", "correct its address")
+	far := config.Tunnel{At: at, Config: tunnel.Config{Name: "far", Server: at, Dest: at, User: "u", KeyFile: file + ".not"}}
+	want(t, results(t, sshTunnel(far)), "n", Fail, "the private key cannot be used", "correct ssh-tunnels")
 	want(t, lookAs(t, "database", file), "", Fail, "permission denied", "the file's permissions")
 }
 
@@ -265,6 +273,7 @@ func TestTheReportOfAWholeConfiguration(t *testing.T) {
 		"databases":         []map[string]any{{"label": "default", "uri": data, "type": "csv"}, {"label": "pg", "uri": "postgres://u:pgsecret@db.invalid/x", "type": "sql"}},
 		"docker_registries": []map[string]any{{"registry": "127.0.0.1:1", "username": "alice", "password": "regsecret"}},
 		"sif":               map[string]any{"directories": []string{dir}},
+		"services":          map[string]any{"pacs": "127.0.0.1:1"},
 	})
 	o.Endpoint = "unix://" + dir + "/none.sock"
 	var got []Result
@@ -281,7 +290,7 @@ func TestTheReportOfAWholeConfiguration(t *testing.T) {
 			groups = append(groups, r.Group)
 		}
 	}
-	if g := strings.Join(groups, " "); g != "machine configuration runtime storage server registries databases" {
+	if g := strings.Join(groups, " "); g != "machine configuration runtime storage server registries databases connections" {
 		t.Errorf("the groups are %s", g)
 	}
 	b, err := json.Marshal(got)

@@ -3,20 +3,17 @@ package check
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
+	"slices"
 	"syscall"
-	"time"
 
 	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/reach"
 )
 
-// dialPatience is what a service is given to answer.
-const dialPatience = 10 * time.Second
-
 // database looks at a database as a run would be given it.
-func database(d config.Database) func(context.Context, func(Result)) error {
+func database(d config.Database, services ...reach.Service) func(context.Context, func(Result)) error {
 	return func(ctx context.Context, report func(Result)) error {
 		r := reporter(report)
 		m, err := node.Database(d).Mount()
@@ -26,7 +23,7 @@ func database(d config.Database) func(context.Context, func(Result)) error {
 			return nil
 		}
 		if m == nil {
-			service(ctx, r, d)
+			network(ctx, r, d, services)
 			return nil
 		}
 		info, err := os.Stat(m.Host)
@@ -46,20 +43,17 @@ func database(d config.Database) func(context.Context, func(Result)) error {
 	}
 }
 
-// service connects to a database as the node would for a run.
-func service(ctx context.Context, r reporter, d config.Database) {
+// network connects to a database as the node would for a run.
+func network(ctx context.Context, r reporter, d config.Database, services []reach.Service) {
 	if len(d.Endpoints) == 0 {
 		r.skip("", "its uri does not tell a host and a port, so that runs get no connection")
 		return
 	}
-	dialer := net.Dialer{Timeout: dialPatience}
 	for _, at := range d.Endpoints {
-		c, err := dialer.DialContext(ctx, "tcp", at.String())
-		if err != nil {
-			r.fail("", "start it, let this machine connect to it, or correct its uri", "%s cannot be reached from this machine: %v", at, err)
+		if slices.ContainsFunc(services, func(s reach.Service) bool { return s.At == at }) {
+			r.skip("", "%s is looked at among the connections", at)
 			continue
 		}
-		c.Close()
-		r.ok("", "%s takes connections, and runs that ask for it reach it under this name", at)
+		reaches(ctx, r, "", reach.Target{Kind: reach.TCP, Address: at.String()}, at)
 	}
 }

@@ -37,6 +37,7 @@ const (
 	groupServer     = "server"
 	groupRegistries = "registries"
 	groupDatabases  = "databases"
+	groupConnects   = "connections"
 )
 
 // Doctor is every check that the options allow.
@@ -91,7 +92,13 @@ func Doctor(o Options) []Check {
 		checks = append(checks, Check{Group: groupRegistries, Name: r.Registry, Look: o.registry(r)})
 	}
 	for _, d := range o.Config.Databases {
-		checks = append(checks, Check{Group: groupDatabases, Name: d.Label, Look: database(d)})
+		checks = append(checks, Check{Group: groupDatabases, Name: d.Label, Look: database(d, o.Config.Reachable()...)})
+	}
+	for _, s := range o.Config.Services {
+		checks = append(checks, Check{Group: groupConnects, Name: s.At.String(), Look: service(s)})
+	}
+	for _, t := range o.Config.Tunnels {
+		checks = append(checks, Check{Group: groupConnects, Name: t.At.String(), Look: sshTunnel(t)})
 	}
 	return checks
 }

@@ -45,7 +45,7 @@ func (o Options) server(ctx context.Context, report func(Result)) error {
 	greeting, err := api.Greet(ctx)
 	clock(r, greeting)
 	if err != nil {
-		r.fail("", reach(err, by != ""), "%s%s: %v", s.Base(), by, err)
+		r.fail("", unanswered(err, by != ""), "%s%s: %v", s.Base(), by, err)
 		return nil
 	}
 	r.ok("", "%s%s answers", s.Base(), by)
@@ -62,7 +62,7 @@ func (o Options) server(ctx context.Context, report func(Result)) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		fix := reach(err, by != "")
+		fix := unanswered(err, by != "")
 		if errors.Is(err, server.ErrBadAPIKey) {
 			fix = "set api_key (or the file named by api_key_file) to the key that the server gave for this node; a lost one is replaced at the server"
 		}
@@ -94,8 +94,8 @@ func clock(r reporter, g server.Greeting) {
 	}
 }
 
-// reach is what to do about a server that could not be asked.
-func reach(err error, proxied bool) string {
+// unanswered is what to do about a server that could not be asked.
+func unanswered(err error, proxied bool) string {
 	var unknown x509.UnknownAuthorityError
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError

@@ -231,9 +231,16 @@ func (p *Plan) Variables() map[string]string {
 	}
 	direct := []string{localhost, "127.0.0.1", "::1"}
 	direct = append(direct, Reserved...)
+	list, err := egress.Compile(p.Web.Rules)
 	for _, l := range p.Links {
-		if !slices.Contains(direct, l.At.Host) {
-			direct = append(direct, l.At.Host)
+		// Not every program understands a port here, so there is one only where
+		// the same host is whitelisted too.
+		host := l.At.Host
+		if err == nil && list.Concerns(host) {
+			host = l.At.String()
+		}
+		if !slices.Contains(direct, host) {
+			direct = append(direct, host)
 		}
 	}
 	out := map[string]string{}

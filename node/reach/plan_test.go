@@ -145,4 +145,12 @@ func TestTheWhitelistsProxyIsForRunsThatHaveSomethingListed(t *testing.T) {
 	if again, err := Decode(b); err != nil || !reflect.DeepEqual(again, p) {
 		t.Errorf("%s is read back as %+v (%v)", b, again, err)
 	}
+	p.Web.Rules = egress.Rules{Pairs: []string{"api.example.org:1"}}
+	if got := p.Variables()["NO_PROXY"]; got != direct {
+		t.Errorf("NO_PROXY is %s", got)
+	}
+	p.Web.Rules = egress.Rules{Pairs: []string{"db.example.org:1"}, IPs: []string{"10.0.0.0/8"}}
+	if got := p.Variables()["NO_PROXY"]; got != "localhost,127.0.0.1,::1,proxyserver,webproxy,db.example.org:5432,10.1.2.3:80" {
+		t.Errorf("NO_PROXY is %s", got)
+	}
 }

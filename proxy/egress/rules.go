@@ -132,6 +132,26 @@ func (l *List) Allows(at hostport.Pair) error {
 	return nil
 }
 
+// Concerns tells whether something is allowed of a host, or of one whose name
+// ends in its.
+func (l *List) Concerns(host string) bool {
+	if a, err := netip.ParseAddr(host); err == nil && l.contains(a) {
+		return true
+	}
+	below := func(name string) bool { return name == host || strings.HasSuffix(name, "."+host) }
+	for name := range l.names {
+		if below(name) {
+			return true
+		}
+	}
+	for p := range l.pairs {
+		if below(p.Host) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(l.suffixes, func(s string) bool { return below(s[1:]) || strings.HasSuffix(host, s) })
+}
+
 func (l *List) contains(a netip.Addr) bool {
 	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -62,6 +62,18 @@ func TestWhatTheAlgorithmMayName(t *testing.T) {
 	}
 }
 
+func TestWhichHostsTheListConcerns(t *testing.T) {
+	l := compile(t, sample)
+	for host, want := range map[string]bool{
+		"example.org": true, "org": true, "wide.org": true, "a.wide.org": true, "below.org": true, "x.below.org": true, "pair.org": true, "api.pair.org": true,
+		"8.8.8.8": true, "10.1.2.3": true, "10.9.9.9": true, "10.9.9.8": false, "other.org": false, "a.example.org": false, "ample.org": false, "com": false,
+	} {
+		if got := l.Concerns(host); got != want {
+			t.Errorf("%s: %v", host, got)
+		}
+	}
+}
+
 func TestWhereAListedNameMayLead(t *testing.T) {
 	l := compile(t, sample)
 	at := pair(t, "example.org:443")
