@@ -25,6 +25,8 @@ func connectionScenarios() []scenario {
 		{"connections are open again after the node was killed", connectionsAfterKill},
 		{"a scan finds one database, one proxy for the whitelist, and nothing else", oneEach},
 		{"a whitelisted pair is for some runs only", pairsForSome},
+		{"a real PostgreSQL is asked over TLS, with its certificate verified by its name", realPostgres},
+		{"a tunnel through a real sshd comes back when that restarts", realSSHD},
 		{"services are found under their names, also a socket", servicesFound},
 	}
 }

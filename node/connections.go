@@ -100,7 +100,7 @@ func newTunnels(c *config.Config, log *slog.Logger) (map[string]*tunnel.Tunnel, 
 	for _, t := range c.Tunnels {
 		made, err := tunnel.New(t.Config, log)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: ssh-tunnels: %w", config.ErrInvalid, err)
 		}
 		out[t.At.String()] = made
 	}
