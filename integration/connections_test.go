@@ -126,7 +126,8 @@ func (n *node) inside(t *testing.T, run int64, do func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := cni.OpenNetns(s.NetNS)
+	// As the node sees it, which without root has mounts of its own.
+	ns, err := cni.OpenNetns(filepath.Join("/proc", fmt.Sprint(n.PID()), "root", s.NetNS))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,6 +402,9 @@ func servicesFound(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	web(t, l, "orthanc")
+	if err := os.Chmod(socket, 0o777); err != nil { // for a node without root
+		t.Fatal(err)
+	}
 	behind := says(t, net.JoinHostPort(address, "0"), "database")
 	n := w.start(t, nodeOptions{Extra: map[string]any{
 		"services":  map[string]any{"pacs:104": net.JoinHostPort(address, port), "orthanc:80": "unix://" + socket, "warehouse:5432": net.JoinHostPort(address, behind)},

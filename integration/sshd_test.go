@@ -75,6 +75,11 @@ func newSSHServer(t *testing.T, w *world) *sshServer {
 			t.Fatal(err)
 		}
 	}
+	if w.user != nil {
+		if err := w.user.own(s.dir); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.start(t)
 	return s
 }
@@ -132,6 +137,11 @@ func realSSHD(t *testing.T, w *world) {
 	s := newSSHServer(t, w)
 	port := says(t, "127.0.0.1:0", "warehouse")
 	wrong := ssh.FingerprintSHA256(sshKey(t, filepath.Join(s.dir, "other"), 0o644))
+	if w.user != nil {
+		if err := w.user.own(s.dir); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n := w.start(t, nodeOptions{Extra: map[string]any{
 		"databases":   []map[string]any{sqlDatabase("db", "warehouse", "5432")},
 		"ssh-tunnels": []any{s.tunnel("warehouse", s.print, "user", "127.0.0.1:"+port), s.tunnel("impostor", wrong, "user", "127.0.0.1:"+port)},

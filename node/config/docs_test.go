@@ -54,6 +54,23 @@ func TestTheManualListsEveryKeyAndNoOther(t *testing.T) {
 	}
 }
 
+func TestTheExamplesOfConnectionsAreAccepted(t *testing.T) {
+	data, err := os.ReadFile("../../docs/connections.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(data), "```yaml\n")[1:]
+	for _, b := range blocks {
+		text, _, _ := strings.Cut(b, "```")
+		if _, warnings := mustParse(t, minimal+text); len(warnings) > 0 {
+			t.Errorf("%v\n%s", warnings, text)
+		}
+	}
+	if len(blocks) != 4 {
+		t.Errorf("%d examples were found", len(blocks))
+	}
+}
+
 func TestTheManualsExampleIsTrue(t *testing.T) {
 	text := manual(t)
 	block := func(kind string) string {

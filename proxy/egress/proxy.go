@@ -125,6 +125,11 @@ func (p *Proxy) count(_ net.Conn, s http.ConnState) {
 
 // ServeHTTP implements http.Handler.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Each request is a line in the log and perhaps a question to a name server,
+	// however many come over one connection.
+	if p.gate.Pace(r.Context()) != nil {
+		return // the run has ended
+	}
 	e := &exchange{p: p, r: r, began: time.Now()}
 	if r.Method == http.MethodConnect {
 		e.tunnel(w)

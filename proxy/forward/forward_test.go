@@ -237,6 +237,17 @@ func TestNewConnectionsArePaced(t *testing.T) {
 	}
 }
 
+func TestPacingEndsWithItsRun(t *testing.T) {
+	g := newGate(1, 1e-3, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Pace(ctx) }()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 func TestAFailedListenerIsAnError(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -43,6 +43,15 @@ func (g *Gate) enter(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := g.Pace(ctx); err != nil {
+		g.leave()
+		return err
+	}
+	return nil
+}
+
+// Pace waits where new connections, or what is like one, come too fast.
+func (g *Gate) Pace(ctx context.Context) error {
 	wait := g.token()
 	if wait <= 0 {
 		return nil
@@ -53,7 +62,6 @@ func (g *Gate) enter(ctx context.Context) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		g.leave()
 		return ctx.Err()
 	}
 }
