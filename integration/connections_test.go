@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,7 @@ import (
 func connectionScenarios() []scenario {
 	return []scenario{
 		{"a run reaches its databases under their own names and no other's", databasesApart},
+		{"a SPARQL endpoint is asked by its URI, with its certificate verified", sparql},
 		{"a database that does not answer is told in the log", deadDatabase},
 		{"connections are open again after the node was killed", connectionsAfterKill},
 		{"a scan finds one database, one proxy for the whitelist, and nothing else", oneEach},
@@ -146,6 +148,7 @@ func databasesApart(t *testing.T, w *world) {
 		sqlDatabase("first", name, first), sqlDatabase("second", name, second), sqlDatabase("third", "localhost", third), sqlDatabase("fourth", "127.0.0.9", fourth),
 		sqlDatabase("far", "198.51.100.7", "5432"),
 	}}})
+	neighbour := n.hold(t, databases("first", "second", "third", "fourth", "far")) // has all of them meanwhile
 	at := map[string]string{
 		"first": net.JoinHostPort(name, first), "second": net.JoinHostPort(name, second), "third": net.JoinHostPort("localhost", third),
 		"fourth": net.JoinHostPort("127.0.0.9", fourth), "far": "198.51.100.7:5432",
@@ -203,6 +206,34 @@ func databasesApart(t *testing.T, w *world) {
 				return nil
 			})
 		}
+	}
+	neighbour.undisturbed(t)
+}
+
+// sparql asks an endpoint with a certificate of its own, as its URI says.
+func sparql(t *testing.T, w *world) {
+	name, address := machineName(t)
+	ca, cert, key := certificate(t, name)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &httptest.Server{
+		Listener: tcp(t, net.JoinHostPort(address, "0")), TLS: &tls.Config{Certificates: []tls.Certificate{pair}},
+		Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body) // a short one is shown by the answer
+			fmt.Fprintf(w, "%s%s?%s: %s", r.Host, r.URL.Path, r.URL.RawQuery, body)
+		})},
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	uri := fmt.Sprintf("https://%s:%d/ds/query", name, srv.Listener.Addr().(*net.TCPAddr).Port)
+	n := w.start(t, nodeOptions{Extra: map[string]any{"databases": []map[string]any{{"label": "graph", "uri": uri, "type": "sparql"}}}})
+	const question = "SELECT * WHERE { ?s ?p ?o }"
+	ask := kwargs{"method": "POST", "url": uri + "?format=json", "body": question, "ca": string(ca)}
+	want := strings.TrimPrefix(uri, "https://") + "?format=json: " + question
+	if got := completed[fetched](t, n.call(t, "fetch", ask, databases("graph"))); got.Body != want {
+		t.Errorf("the endpoint answers %+v, wanted %q", got, want)
 	}
 }
 
