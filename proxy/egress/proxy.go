@@ -125,6 +125,8 @@ func (p *Proxy) count(_ net.Conn, s http.ConnState) {
 
 // ServeHTTP implements http.Handler.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.open.Add(1) // of a tunnel's connection the server loses sight
+	defer p.open.Done()
 	// Each request is a line in the log and perhaps a question to a name server,
 	// however many come over one connection.
 	if p.gate.Pace(r.Context()) != nil {
@@ -376,8 +378,6 @@ func (e *exchange) tunnel(w http.ResponseWriter) {
 		e.refuse(w, err)
 		return
 	}
-	e.p.open.Add(1) // the server counts it no more
-	defer e.p.open.Done()
 	inner, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		outer.Close()

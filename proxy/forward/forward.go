@@ -33,6 +33,7 @@ func (f *Forward) Serve(ctx context.Context, l net.Listener) error {
 	var carried sync.WaitGroup
 	defer carried.Wait()
 	defer end()
+	defer l.Close()
 	stop := context.AfterFunc(serving, func() { l.Close() })
 	defer stop()
 	for {
@@ -60,10 +61,10 @@ func (f *Forward) carry(ctx context.Context, inner net.Conn) {
 	outer, err := f.Dial(dialling)
 	cancel()
 	if err != nil {
-		Reset(inner)
-		if ctx.Err() == nil {
+		if ctx.Err() == nil { // else the run has ended
 			f.Log.WarnContext(ctx, "a connection of the algorithm could not be made and was closed", "target", f.Target, "error", err)
 		}
+		Reset(inner)
 		return
 	}
 	sent, received := Relay(ctx, inner, outer)
