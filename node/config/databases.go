@@ -188,6 +188,9 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 
 // endpoints finds where a service listens.
 func (d *decoder) endpoints(line int, key string, db *Database) {
+	if strings.HasPrefix(db.URI, "file:") {
+		return // a path after all
+	}
 	found, err := reach.Endpoints(db.URI)
 	if err != nil {
 		d.warn(line, key, "%s: runs that ask for %q are given its address, but no connection: %v", key, db.Label, err)

@@ -394,7 +394,7 @@ func TestWhatRestrictsNothingIsSaid(t *testing.T) {
 			t.Errorf("%s: %v, want one that says %q", text, warnings, want)
 		}
 	}
-	for _, quiet := range []string{"databases: [{label: a, uri: 'http://h:9999/sparql', type: sparql}]", "databases: [{label: a, uri: 'jdbc:sqlserver://h:1;user=x;password=hush', type: sql}]", "whitelist: {domains: []}", "ssh-tunnels: []", "docker_services:", "algorithm_device_requests: {gpu: false}", "policies:", "databases:", "encryption: {enabled: false, private_key: null}", "encryption: {enabled: false, private_key: ~}", "encryption: {enabled: false, private_key: ''}"} {
+	for _, quiet := range []string{"databases: [{label: a, uri: 'file:///data/x.db', type: other}]", "databases: [{label: a, uri: 'http://h:9999/sparql', type: sparql}]", "databases: [{label: a, uri: 'jdbc:sqlserver://h:1;user=x;password=hush', type: sql}]", "whitelist: {domains: []}", "ssh-tunnels: []", "docker_services:", "algorithm_device_requests: {gpu: false}", "policies:", "databases:", "encryption: {enabled: false, private_key: null}", "encryption: {enabled: false, private_key: ~}", "encryption: {enabled: false, private_key: ''}"} {
 		if _, warnings := mustParse(t, minimal+quiet); len(warnings) != 0 {
 			t.Errorf("%s: %v, want no warning", quiet, warnings)
 		}
