@@ -183,21 +183,25 @@ type badRequest struct{ why string }
 
 func (b badRequest) Error() string { return b.why }
 
+// fail answers with what the algorithm may know of an error; the log has all.
 func fail(w http.ResponseWriter, err error) int {
-	status := http.StatusBadGateway
+	status, text := http.StatusBadGateway, "the host cannot be reached; the node's log says why"
 	var bad badRequest
+	var inside *insideError
 	switch {
 	case errors.As(err, &bad):
-		status = http.StatusBadRequest
+		status, text = http.StatusBadRequest, bad.why
+	case errors.As(err, &inside):
+		status, text = http.StatusForbidden, inside.told()
 	case errors.Is(err, ErrRefused):
-		status = http.StatusForbidden
+		status, text = http.StatusForbidden, err.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		status = http.StatusGatewayTimeout
+		status, text = http.StatusGatewayTimeout, "the host did not answer in time"
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "v6node: %v\n", err)
+	fmt.Fprintf(w, "v6node: %s\n", text)
 	return status
 }
 

@@ -238,13 +238,13 @@ func TestANameThatLeadsInsideIsRefused(t *testing.T) {
 	b.names["listed.org"] = []string{"10.1.2.3"}
 	for _, host := range []string{"example.org", "both.org"} {
 		for _, text := range []string{"CONNECT " + host + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "GET http://" + host + "/ HTTP/1.1\r\nHost: x\r\n\r\n"} {
-			if status, body := b.status(text); status != http.StatusForbidden || !strings.Contains(body, "not a public one") {
+			if status, body := b.status(text); status != http.StatusForbidden || !strings.Contains(body, "not a public one") || strings.Contains(body, "169.254") || strings.Contains(body, "127.0") {
 				t.Errorf("%q: %d %s", text, status, body)
 			}
 		}
 	}
-	if len(b.dialled) != 0 {
-		t.Errorf("dialled %q", b.dialled)
+	if len(b.dialled) != 0 || !strings.Contains(b.log.String(), "169.254.169.254") {
+		t.Errorf("dialled %q, logged %s", b.dialled, b.log)
 	}
 	srv := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(srv.Close)

@@ -159,14 +159,29 @@ func (l *List) contains(a netip.Addr) bool {
 // Leads returns nil if a host and port that Allows has passed may lead to an
 // address: a public one, or one that is listed itself.
 func (l *List) Leads(at hostport.Pair, to netip.Addr) error {
-	if to = to.Unmap(); to.Zone() != "" {
-		return fmt.Errorf("%s leads to %s, which is on this machine's own network, and %w", at.Host, to, ErrRefused)
-	}
+	to = to.Unmap()
 	if public(to) || l.pairs[hostport.Pair{Host: to.String(), Port: at.Port}] || l.contains(to) && slices.Contains(l.ports, at.Port) {
 		return nil
 	}
-	return fmt.Errorf("%s leads to the address %s, which is not a public one and %w", at.Host, to, ErrRefused)
+	return &insideError{host: at.Host, address: to}
 }
+
+// insideError is the refusal of an address. The algorithm is not told the address:
+// how the site's network is made is none of its business.
+type insideError struct {
+	host    string
+	address netip.Addr
+}
+
+func (e *insideError) Error() string {
+	return fmt.Sprintf("%s leads to the address %s, which is not a public one and %v", e.host, e.address, ErrRefused)
+}
+
+func (e *insideError) told() string {
+	return fmt.Sprintf("%s leads to an address that is not a public one and %v", e.host, ErrRefused)
+}
+
+func (e *insideError) Unwrap() error { return ErrRefused }
 
 // closed are the networks that are not, or not surely, the public internet:
 // IANA's registries of special addresses, and those in which an IPv4 address is
@@ -192,7 +207,7 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 func public(a netip.Addr) bool {
-	in := func(p netip.Prefix) bool { return p.Contains(a) }
+	in := func(p netip.Prefix) bool { return p.Contains(a) } // none contains one with a zone
 	if a.Is4() {
 		return !slices.ContainsFunc(closed, in)
 	}
