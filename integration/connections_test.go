@@ -28,6 +28,7 @@ func connectionScenarios() []scenario {
 		{"a scan finds one database, one proxy for the whitelist, and nothing else", oneEach},
 		{"a whitelisted pair is for some runs only", pairsForSome},
 		{"a real PostgreSQL is asked over TLS, with its certificate verified by its name", realPostgres},
+		{"PostgreSQL and a SPARQL endpoint are asked from Python", fromPython},
 		{"a tunnel through a real sshd comes back when that restarts", realSSHD},
 		{"services are found under their names, also a socket", servicesFound},
 	}
