@@ -13,6 +13,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -133,6 +134,16 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the run has ended
 	}
 	e := &exchange{p: p, r: r, began: time.Now()}
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if v != http.ErrAbortHandler {
+			p.log.ErrorContext(r.Context(), "a request to the whitelist's proxy failed by a defect: report it", "target", e.target, "panic", v, "stack", string(debug.Stack()))
+		}
+		panic(http.ErrAbortHandler) // the connection is cut
+	}()
 	if r.Method == http.MethodConnect {
 		e.tunnel(w)
 	} else {

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/v6node/v6node/proxy/forward"
 )
 
@@ -327,6 +329,21 @@ func TestSilenceEndsWhatIsUnderWay(t *testing.T) {
 	c = b.raw("GET http://example.org/ HTTP/1.1\r\nHo")
 	if _, err := io.ReadAll(c); err != nil {
 		t.Errorf("half a request: %v", err)
+	}
+}
+
+func TestADefectIsTold(t *testing.T) {
+	b := newBench(t, Rules{Domains: []string{"example.org"}}, defaultLimits())
+	b.names["example.org"] = []string{"no address"} // at which the test's own resolver panics
+	c := b.raw("CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if text, err := io.ReadAll(c); err != nil && !errors.Is(err, unix.ECONNRESET) || len(text) > 0 {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := b.end(); err != nil {
+		t.Error(err)
+	}
+	if text := b.log.String(); !strings.Contains(text, "run=7 target=example.org:443 panic=") {
+		t.Errorf("the log says %s", text)
 	}
 }
 

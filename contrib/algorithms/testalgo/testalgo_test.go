@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -187,5 +192,38 @@ func TestAFailureToReadTheInputIsAnError(t *testing.T) {
 	}
 	if text, err := cmd.CombinedOutput(); err == nil || !strings.HasPrefix(string(text), "testalgo: ") {
 		t.Errorf("%v, %q", err, text)
+	}
+}
+
+func TestTalkAndFetchReportWhatASideSays(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		b, _ := io.ReadAll(c) // what it says is compared
+		fmt.Fprintf(c, "heard %s", b)
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	if v := here(t).execute(fmt.Sprintf(`{"method":"talk","kwargs":{"address":%q,"send":"hello"}}`, l.Addr())); v["text"] != "heard hello" || v["error"] != "" {
+		t.Errorf("talk: %v", v)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	t.Cleanup(srv.Close)
+	if v := here(t).execute(fmt.Sprintf(`{"method":"fetch","kwargs":{"url":%q}}`, srv.URL)); v["status"] != float64(http.StatusTeapot) {
+		t.Errorf("fetch: %v", v)
+	}
+	l.Close()
+	for _, input := range []string{`{"method":"talk","kwargs":{"address":%q}}`, `{"method":"fetch","kwargs":{"url":"http://%s/"}}`} {
+		if v := here(t).execute(fmt.Sprintf(input, l.Addr())); v["error"] == "" || v["error"] == nil {
+			t.Errorf("%s: %v, with nobody there", input, v)
+		}
 	}
 }
