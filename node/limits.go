@@ -33,7 +33,7 @@ func (n *Node) limitsFor(ctx context.Context, r *server.Run) (limits.Limits, err
 // subject is a run as the rules of the configuration look at it.
 func (n *Node) subject(ctx context.Context, r *server.Run) policy.Subject {
 	return policy.Subject{
-		Image: r.Image, OrganizationID: r.InitOrganizationID,
+		Image: r.Image, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID,
 		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
 		Digest: func() (digest, file string, err error) {
 			resolved, err := n.resolver.Resolve(ctx, r.Image)

@@ -32,7 +32,7 @@ func checkLimits(ctx context.Context, cfg *config.Config, m limits.Machine, log 
 	}
 	for i := range cfg.LimitRules {
 		// Only what the rule itself sets: the rest was said before.
-		if err := check(fmt.Sprintf("limit_rules[%d].limits.", i), cfg.LimitRules[i].Change.Apply(limits.Limits{})); err != nil {
+		if err := check(cfg.LimitRules[i].Path(i)+".limits.", cfg.LimitRules[i].Change.Apply(limits.Limits{})); err != nil {
 			return err
 		}
 	}

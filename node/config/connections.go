@@ -100,7 +100,7 @@ func (d *decoder) whitelistRule(v *value, path string, c *Config) {
 		d.fail(v.line, path, "%s: it names neither an image nor an organization; what is for every run is written as host:port alone", path)
 		return
 	}
-	runs, err := policy.NewSelector(image, organization)
+	runs, err := policy.NewSelector(image, organization, 0)
 	if err != nil {
 		d.fail(v.line, path, "%s: %v", path, err)
 		return

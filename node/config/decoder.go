@@ -21,6 +21,8 @@ type decoder struct {
 	warnings []Warning
 	known    []string // every key that some section asked for: "policies.allowed_users", "databases[].uri"
 	unknown  []unknownKey
+
+	policyLimits []policyLimits // of the rules read so far
 }
 
 type unknownKey struct {

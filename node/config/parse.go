@@ -76,6 +76,7 @@ func parse(name, abs string, data []byte) (*Config, *decoder) {
 	d.metrics(s, c)
 	d.runtime(s, c)
 	d.limits(s, c)
+	d.limitPolicies(c)
 	d.sif(s, c)
 	d.gc(s, c)
 	port := int64(c.Proxy.Port)

@@ -297,7 +297,17 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"database variable", minimal + "algorithm_env: {DEFAULT_DATABASE_URI: x}", 3, "the node sets this variable itself"},
 		{"policy regular expression", minimal + "policies:\n  allowed_algorithms:\n    - ok/ok\n    - ^(?!x)", 6, "policies.allowed_algorithms"},
 		{"policy image", minimal + "policies:\n  allowed_algorithms: Foo/Bar", 4, "neither an image nor a regular expression"},
-		{"store policy", minimal + "policies:\n  allowed_algorithm_stores:\n    - https://store.example.org", 5, "not available in this version, and running without it would allow what it forbids"},
+		{"store without a scheme", minimal + "policies:\n  allowed_algorithm_stores:\n    - https://a.org\n    - store.example.org", 6, "neither the address of a store"},
+		{"store expression", minimal + "policies:\n  allowed_algorithm_stores: '(?!x)'", 4, "policies.allowed_algorithm_stores"},
+		{"rules that are no list", minimal + "policies:\n  rules: {approve: manual}", 4, "policies.rules must be a list of rules"},
+		{"rule that says nothing", minimal + "policies:\n  rules:\n    - image: a/b", 5, "policies.rules[0]: a rule says what holds for its runs"},
+		{"rule about a name", minimal + "policies:\n  rules:\n    - user: alice\n      approve: manual", 5, "policies.rules[0].user must be a whole number"},
+		{"rule about no image", minimal + "policies:\n  rules:\n    - image: Foo/Bar\n      approve: manual", 5, "neither an image nor a regular expression"},
+		{"rule with another word", minimal + "policies:\n  rules:\n    - approve: manuel", 5, `did you mean "manual"?`},
+		{"rule with an empty name", minimal + "policies:\n  rules:\n    - functions: ['']", 5, "is not a name"},
+		{"rule with a limit that is none", minimal + "policies:\n  rules:\n    - limits: {memory: lots}", 5, `policies.rules[0].limits.memory: "lots" is not a size`},
+		{"rule with limits that contradict", minimal + "policies:\n  rules:\n    - limits: {memory: 100m, memory_swap: 10m}", 5, "policies.rules[0].limits.memory_swap"},
+		{"rule with an unknown key", minimal + "policies:\n  rules:\n    - {approve: manual, images: a/b}", 5, `did you mean "image"?`},
 		{"registry login", minimal + "docker_registries:\n  - {registry: x.org, username: u}", 4, "docker_registries[0].password is missing"},
 		{"registry name", minimal + "docker_registries:\n  - {registry: 'a b', username: u, password: p}", 4, "is not a registry"},
 		{"two logins", minimal + "docker_registries:\n  - {registry: docker.io, username: u, password: p}\n  - {registry: index.docker.io, username: u, password: p}", 5, "two logins for docker.io"},
@@ -372,22 +382,26 @@ func TestAllMistakesAreReportedAtOnceInOrder(t *testing.T) {
 
 func TestWhatRestrictsNothingIsSaid(t *testing.T) {
 	for text, want := range map[string]string{
-		"policies: {allowed_algorithms: []}":                                   "every algorithm may run",
-		"policies: {allowed_users: []}":                                        "every user may send tasks",
-		"policies: {allowed_organizations: []}":                                "every organization may send tasks",
-		"policies: {allowed_users: [alice]}":                                   "allows nobody",
-		"policies: {allow_either_whitelist_or_store: true}":                    "has no effect",
-		"databases: [{label: a, uri: /a, type: folder}]":                       "read-only",
-		"databases: [{label: a, uri: /a, type: cvs}]":                          `did you mean "csv"?`,
-		"databases: [{label: a, uri: 'C:\\data\\x.csv', type: csv}]":           "Windows path",
-		"databases: [{label: a, uri: 'bigquery://hush', type: sql}]":           "but no connection: it names no port",
-		"databases: [{label: a, uri: 'postgresql://u:hu/sh@db/x', type: sql}]": "cannot be told from its password",
-		"databases: [{label: a, uri: hush, type: other}]":                      "no host",
-		"docker_services: {pacs: dicom}":                                       "such as pacs: 127.0.0.1:PORT",
-		"whitelist: {ports: [443]}":                                            "reach nothing by it",
-		"databases: {default: /data/x.csv}":                                    "out of date",
-		"task_dir: 'C:\\Users\\me'":                                            "Windows path",
-		"logging: {use_console: no}":                                           "use_console is not used",
+		"policies: {allowed_algorithms: []}":                                                           "every algorithm may run",
+		"policies: {allowed_users: []}":                                                                "every user may send tasks",
+		"policies: {allowed_organizations: []}":                                                        "every organization may send tasks",
+		"policies: {allowed_users: [alice]}":                                                           "allows nobody",
+		"policies: {allow_either_whitelist_or_store: true}":                                            "has no effect",
+		"policies: {allow_either_whitelist_or_store: true, allowed_algorithms: a/b}":                   "without allowed_algorithm_stores",
+		"policies: {allow_either_whitelist_or_store: true, allowed_algorithm_stores: 'https://a.org'}": "without allowed_algorithms",
+		"policies: {allowed_algorithm_stores: []}":                                                     "tasks need not come from a store",
+		"policies: {rules: [{databases: nosuch}]}":                                                     `this node has no database "nosuch"`,
+		"databases: [{label: a, uri: /a, type: folder}]":                                               "read-only",
+		"databases: [{label: a, uri: /a, type: cvs}]":                                                  `did you mean "csv"?`,
+		"databases: [{label: a, uri: 'C:\\data\\x.csv', type: csv}]":                                   "Windows path",
+		"databases: [{label: a, uri: 'bigquery://hush', type: sql}]":                                   "but no connection: it names no port",
+		"databases: [{label: a, uri: 'postgresql://u:hu/sh@db/x', type: sql}]":                         "cannot be told from its password",
+		"databases: [{label: a, uri: hush, type: other}]":                                              "no host",
+		"docker_services: {pacs: dicom}":                                                               "such as pacs: 127.0.0.1:PORT",
+		"whitelist: {ports: [443]}":                                                                    "reach nothing by it",
+		"databases: {default: /data/x.csv}":                                                            "out of date",
+		"task_dir: 'C:\\Users\\me'":                                                                    "Windows path",
+		"logging: {use_console: no}":                                                                   "use_console is not used",
 	} {
 		_, warnings := mustParse(t, minimal+text)
 		if len(warnings) != 1 || !strings.Contains(warnings[0].Message, want) || strings.Contains(warnings[0].Message, "hush") {
@@ -404,6 +418,32 @@ func TestWhatRestrictsNothingIsSaid(t *testing.T) {
 	}
 	if _, warnings := mustParse(t, "server_url: http://127.0.0.1:7601\napi_key: k"); len(warnings) != 0 {
 		t.Errorf("http on loopback: %v", warnings)
+	}
+}
+
+func TestPolicyRulesAndTheirLimits(t *testing.T) {
+	c, warnings := mustParse(t, minimal+`
+databases: [{label: patients, uri: /p.csv, type: csv, mount_mode: ro}]
+limit_rules: [{image: a/b, limits: {pids: 10}}]
+policies:
+  allowed_algorithm_stores: https://store.example.org
+  rules:
+    - databases: []
+      functions: count
+    - {image: a/b, organization: 06, user: 7, databases: [patients], approve: Manual, limits: {memory: 1g}}
+    - limits: {timeout: 1h}
+`)
+	if len(warnings) != 0 {
+		t.Errorf("warnings: %v", warnings)
+	}
+	r := c.Policies.Rules
+	if len(r) != 3 || r[0].Databases == nil || len(*r[0].Databases) != 0 || (*r[0].Functions)[0] != "count" || r[1].Functions != nil ||
+		r[1].Organization != "06" || r[1].User != 7 || r[1].Approve != policy.ApproveManual || c.Policies.AllowedStores[0] != "https://store.example.org" {
+		t.Errorf("rules %+v", r)
+	}
+	l := c.LimitRules
+	if len(l) != 3 || l[0].Path(0) != "limit_rules[0]" || l[1].Path(1) != "policies.rules[1]" || l[1].User != 7 || l[2].Image != "" || !l[2].Change.Sets("timeout") {
+		t.Errorf("limit rules %+v", l)
 	}
 }
 

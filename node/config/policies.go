@@ -1,8 +1,12 @@
 package config
 
 import (
+	"fmt"
+	"math"
+	"slices"
 	"strconv"
 
+	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
 )
 
@@ -37,14 +41,110 @@ func (d *decoder) policies(s *section, c *Config) {
 		}
 	}
 
-	// A store cannot be asked yet. Leaving the rule out would allow more than the administrator wants.
-	if stores, _ := p.texts("allowed_algorithm_stores"); len(stores) > 0 {
-		d.fail(stores[0].line, "policies.allowed_algorithm_stores", "policies.allowed_algorithm_stores: not available in this version, and running without it would allow what it forbids; list the images in allowed_algorithms and remove it")
+	out.AllowedStores = d.entries(p, "allowed_algorithm_stores", "tasks need not come from a store", func(e string) error {
+		_, err := policy.New(policy.Config{AllowedStores: []string{e}})
+		return err
+	})
+	p.yesNo("allow_either_whitelist_or_store", &out.EitherListOrStore)
+	if _, line := p.get("allow_either_whitelist_or_store"); out.EitherListOrStore && len(d.problems) == 0 {
+		switch {
+		case len(out.AllowedStores) == 0:
+			d.warn(line, "policies.allow_either_whitelist_or_store", "policies.allow_either_whitelist_or_store: has no effect without allowed_algorithm_stores; allowed_algorithms decides")
+		case len(out.AllowedAlgorithms) == 0:
+			d.warn(line, "policies.allow_either_whitelist_or_store", "policies.allow_either_whitelist_or_store: has no effect without allowed_algorithms; allowed_algorithm_stores decides")
+		}
 	}
-	either := false
-	if _, line := p.get("allow_either_whitelist_or_store"); p.yesNo("allow_either_whitelist_or_store", &either) && either && !p.has("allowed_algorithm_stores") {
-		d.warn(line, "policies.allow_either_whitelist_or_store", "policies.allow_either_whitelist_or_store: has no effect without allowed_algorithm_stores; allowed_algorithms decides")
+	d.policyRules(p, c)
+}
+
+func (d *decoder) policyRules(p *section, c *Config) {
+	v, _ := p.get("rules")
+	if v == nil {
+		d.policyRule(nil, "policies.rules[0]", c)
+		return
 	}
+	if v.kind != list {
+		p.wrong(v, "rules", "a list of rules (image, organization, user, and what holds for them)")
+		return
+	}
+	for i, item := range v.items {
+		d.policyRule(item, fmt.Sprintf("policies.rules[%d]", i), c)
+	}
+}
+
+// policyRule reads one rule; nil only makes its keys known. Its limits become a rule of limit_rules, behind those.
+func (d *decoder) policyRule(v *value, path string, c *Config) {
+	r := d.section(v, path)
+	defer r.done()
+	before := len(d.problems)
+	var out policy.Rule
+	r.text("image", &out.Image)
+	r.literal("organization", &out.Organization)
+	r.integer("user", &out.User, 1, math.MaxInt64)
+	out.Databases, out.Functions = r.names("databases"), r.names("functions")
+	approve := ""
+	r.oneOf("approve", &approve, string(policy.ApproveManual), string(policy.ApproveAutomatic))
+	out.Approve = policy.Approve(approve)
+	inner, _ := r.get("limits")
+	l := d.section(inner, path+".limits")
+	change := d.limitValues(l)
+	l.done()
+	if v == nil || len(d.problems) > before {
+		return
+	}
+	if out.Databases == nil && out.Functions == nil && approve == "" && change.Empty() {
+		d.fail(v.line, path, "%s: a rule says what holds for its runs: databases, functions, approve or limits", path)
+		return
+	}
+	if _, err := policy.New(policy.Config{Rules: []policy.Rule{out}}); err != nil {
+		d.fail(v.line, path, "%s: %v", path, err)
+		return
+	}
+	if out.Databases != nil {
+		at, line := r.get("databases")
+		for _, label := range *out.Databases {
+			if !slices.ContainsFunc(c.Databases, func(db Database) bool { return db.Label == label }) && at != nil {
+				d.warn(line, r.child("databases"), "%s: this node has no database %q", r.child("databases"), clip(label))
+			}
+		}
+	}
+	c.Policies.Rules = append(c.Policies.Rules, out)
+	if change.Empty() {
+		return
+	}
+	rule, err := limits.NewPolicyRule(path, out.Image, out.Organization, out.User, change)
+	if err != nil {
+		d.fail(v.line, path, "%s: %v", path, err)
+		return
+	}
+	d.policyLimits = append(d.policyLimits, policyLimits{rule, l})
+}
+
+// policyLimits are the limits of a rule, until it is known what they change.
+type policyLimits struct {
+	limits.Rule
+	from *section
+}
+
+// limitPolicies puts the limits of policies.rules behind limit_rules.
+func (d *decoder) limitPolicies(c *Config) {
+	for _, p := range d.policyLimits {
+		d.checkLimits(p.from, p.Change.Apply(c.Limits), len(d.problems))
+		c.LimitRules = append(c.LimitRules, p.Rule)
+	}
+}
+
+// names reads a text or a list of them; nil is no key, and an empty list is one.
+func (s *section) names(key string) *[]string {
+	entries, given := s.texts(key)
+	if !given {
+		return nil
+	}
+	out := []string{}
+	for _, e := range entries {
+		out = append(out, e.text)
+	}
+	return &out
 }
 
 // entries reads a list of rules, each checked in its own line. An empty list restricts nothing, as in the

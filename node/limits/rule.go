@@ -18,6 +18,7 @@ type Set struct {
 type Rule struct {
 	policy.Selector
 	Change Change
+	Key    string // where it stands in the configuration; "" is by its number in limit_rules
 }
 
 // NewRule compiles a rule. It must name an image, an organization or both.
@@ -25,8 +26,22 @@ func NewRule(image, organization string, c Change) (Rule, error) {
 	if image == "" && organization == "" {
 		return Rule{}, errors.New("it names neither an image nor an organization; what holds for every run belongs in limits")
 	}
-	s, err := policy.NewSelector(image, organization)
+	s, err := policy.NewSelector(image, organization, 0)
 	return Rule{Selector: s, Change: c}, err
+}
+
+// NewPolicyRule compiles the limits of an entry of policies.rules, which may be about every run.
+func NewPolicyRule(key, image, organization string, user int64, c Change) (Rule, error) {
+	s, err := policy.NewSelector(image, organization, user)
+	return Rule{Selector: s, Change: c, Key: key}, err
+}
+
+// Path is where the rule of that index stands in the configuration.
+func (r *Rule) Path(index int) string {
+	if r.Key != "" {
+		return r.Key
+	}
+	return fmt.Sprintf("limit_rules[%d]", index)
 }
 
 // Request is a run whose limits are wanted.
@@ -41,7 +56,11 @@ func (s *Set) Resolve(q Request) (l Limits, matched []int, err error) {
 	for i := range s.Rules {
 		yes, err := s.Rules[i].Picks(&q)
 		if err != nil {
-			return Limits{}, nil, fmt.Errorf("rule %d of limit_rules could not be applied: %w", i+1, err)
+			name := fmt.Sprintf("rule %d of limit_rules", i+1)
+			if s.Rules[i].Key != "" {
+				name = "the limits of " + s.Rules[i].Key
+			}
+			return Limits{}, nil, fmt.Errorf("%s could not be applied: %w", name, err)
 		}
 		if yes {
 			l = s.Rules[i].Change.Apply(l)
@@ -49,7 +68,7 @@ func (s *Set) Resolve(q Request) (l Limits, matched []int, err error) {
 		}
 	}
 	if p := l.Check(); len(p) > 0 {
-		return Limits{}, nil, fmt.Errorf("the rules of limit_rules that match this run contradict each other (%s)", p[0])
+		return Limits{}, nil, fmt.Errorf("the rules that match this run contradict each other (%s)", p[0])
 	}
 	return l, matched, nil
 }

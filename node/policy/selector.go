@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// Selector picks some runs: those of the image, if it names one, and of the
-// organization, if it names one. It is immutable.
+// Selector picks some runs: those of the image, of the organization and of the
+// user, of what it names. It is immutable.
 type Selector struct {
 	Image        string // as an entry of policies.allowed_algorithms; "" is every image
 	Organization string // id or exact name of the organization that sent the task; "" is every one
+	User         int64  // who sent the task; 0 is everyone
 
 	pattern *Pattern // nil without an image
 }
 
 // NewSelector compiles a selector.
-func NewSelector(image, organization string) (Selector, error) {
-	s := Selector{Image: image, Organization: organization}
+func NewSelector(image, organization string, user int64) (Selector, error) {
+	s := Selector{Image: image, Organization: organization, User: user}
 	if strings.TrimSpace(organization) != organization || len(organization) > 1024 {
 		return s, fmt.Errorf("%q is not an id or a name of an organization; remove the spaces around it", organization)
 	}
@@ -36,6 +37,7 @@ func NewSelector(image, organization string) (Selector, error) {
 // selector needs their answer; they may be nil, which is an error then.
 type Subject struct {
 	Image          string // as the task names it
+	UserID         int64  // who sent the task; 0 when unknown
 	OrganizationID int64  // that sent the task; 0 when unknown, which no selector picks
 	// OrganizationName finds the name of OrganizationID.
 	OrganizationName func() (string, error)
@@ -47,6 +49,9 @@ type Subject struct {
 
 // Picks tells whether a run is among those. What cannot be found out is an error.
 func (s *Selector) Picks(q *Subject) (bool, error) {
+	if s.User != 0 && s.User != q.UserID {
+		return false, nil
+	}
 	if yes, err := s.sender(q); !yes {
 		return false, err
 	}
