@@ -119,6 +119,9 @@ func (n *Node) auditDelivery(ctx context.Context, rec *ledger.Record) {
 // Steered records an administrator's command. The command holds all the same:
 // a run must be killed also when the disk is full.
 func (n *Node) Steered(ctx context.Context, peer admin.Peer, command string, what []any, err error) {
+	if command == "reload" || err == nil && (command == "approve" || command == "deny") {
+		return // these put themselves on record, before they take effect
+	}
 	run := &ledger.Record{}
 	reason := command
 	for i := 0; i+1 < len(what); i += 2 {

@@ -42,9 +42,27 @@ func (n *Node) drive(own, ctx context.Context, a *activeRun, rec *ledger.Record,
 // inTurn executes a run when there is room for it. What no room could make
 // allowed is refused before.
 func (n *Node) inTurn(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
-	if err := n.possible(ctx, rec, r); err != nil {
+	if err := image.Check(r.Image); err != nil {
 		return nil, err
 	}
+	for {
+		if err := n.approval(ctx, a, rec, r); err != nil {
+			return nil, err
+		}
+		out, err := n.inRoom(ctx, a, rec, r)
+		if !errors.Is(err, errUnapproved) || ctx.Err() != nil {
+			return out, err
+		}
+		n.log.InfoContext(ctx, "the image or the policies changed while a run waited for room: it needs an approval", "run", a.id)
+		if err := n.undo(ctx, a.id); err != nil {
+			return nil, err
+		}
+		a.left.Store(false)
+	}
+}
+
+// inRoom waits for room and executes a run in it.
+func (n *Node) inRoom(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*outcome, error) {
 	limit, err := n.limitsFor(ctx, r)
 	if err != nil {
 		return nil, err
@@ -469,32 +487,25 @@ func (n *Node) persist(ctx context.Context, what string, call func() error) erro
 	}
 }
 
-// possible refuses at once what no digest could make allowed.
-func (n *Node) possible(ctx context.Context, rec *ledger.Record, r *server.Run) error {
-	if err := image.Check(r.Image); err != nil {
-		return err
-	}
-	d := n.policy.Possible(n.policyRequest(ctx, r, image.Resolved{}))
-	if d.Allowed {
-		return nil
-	}
-	return n.refused(rec, "", d)
-}
-
 // refused is the policy's refusal of a run, on record.
 func (n *Node) refused(rec *ledger.Record, pinned string, d policy.Decision) error {
 	return refuse(ReasonPolicy, errors.Join(errors.New(d.Reason), n.auditDecision(rec, pinned, d)))
 }
 
 func (n *Node) policyRequest(ctx context.Context, r *server.Run, resolved image.Resolved) policy.Request {
-	return policy.Request{
+	q := policy.Request{
 		Image: r.Image, Digest: resolved.Digest, File: resolved.File, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID,
 		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
 		DigestOf: func(ref string) (string, error) {
 			resolved, err := n.resolver.Resolve(ctx, ref)
 			return resolved.Digest, err
 		},
+		StoreID: r.StoreID, StoreAddresses: func() ([]string, error) { return n.api.StoreAddresses(ctx, r.StoreID) },
 	}
+	for _, d := range r.Databases {
+		q.Databases = append(q.Databases, d.Label)
+	}
+	return q
 }
 
 // openGateway serves the run's own view of the server inside its sandbox, and
@@ -542,7 +553,7 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, pl
 		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
 		Hosts: plan.HostsFile(), Variables: plan.Variables(), Connections: kept,
 	}
-	for _, d := range n.cfg.Databases {
+	for _, d := range n.settings.Load().databases {
 		s.Databases = append(s.Databases, Database(d))
 	}
 	for _, d := range r.Databases {

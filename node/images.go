@@ -52,9 +52,15 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 	if err != nil {
 		return resolved, nil, err
 	}
-	d := n.policy.Check(n.policyRequest(ctx, r, resolved))
+	d, err := n.decide(ctx, r, resolved)
+	if err != nil {
+		return resolved, nil, err
+	}
 	if !d.Allowed {
 		return resolved, nil, n.refused(&a.rec, resolved.Pinned, d)
+	}
+	if d, err = n.approved(r.ID, resolved, d); err != nil {
+		return resolved, nil, err
 	}
 	if err := n.auditDecision(&a.rec, resolved.Pinned, d); err != nil {
 		return resolved, nil, err

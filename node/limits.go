@@ -21,7 +21,7 @@ func (n *Node) bestEffort() bool { return n.cfg.Enforce == config.EnforceBestEff
 
 // limitsFor decides what a run may use.
 func (n *Node) limitsFor(ctx context.Context, r *server.Run) (limits.Limits, error) {
-	set := limits.Set{Default: n.cfg.Limits, Rules: n.cfg.LimitRules}
+	set := n.settings.Load().limits
 	l, _, err := set.Resolve(n.subject(ctx, r))
 	var unresolved *image.Error
 	if err != nil && !errors.As(err, &unresolved) {
@@ -49,7 +49,7 @@ func (n *Node) subject(ctx context.Context, r *server.Run) policy.Subject {
 // limitsOf are the limits that were decided for a run.
 func (n *Node) limitsOf(rec *ledger.Record) limits.Limits {
 	if rec.Limits == nil { // recorded by a version that did not
-		return n.cfg.Limits
+		return n.settings.Load().limits.Default
 	}
 	return *rec.Limits
 }

@@ -48,7 +48,7 @@ func (n *Node) measure(kind admin.EventType, rec *ledger.Record) {
 }
 
 // openStates are the states of runs that are not over.
-var openStates = []admin.State{admin.Queued, admin.Preparing, admin.Starting, admin.Running, admin.Delivering}
+var openStates = []admin.State{admin.Held, admin.Queued, admin.Preparing, admin.Starting, admin.Running, admin.Delivering}
 
 // Measure implements metrics.Source.
 func (n *Node) Measure(context.Context) *metrics.Measurement {

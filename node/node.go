@@ -24,7 +24,6 @@ import (
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/metrics"
-	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/proxy"
@@ -47,6 +46,10 @@ type Options struct {
 	Stop StopMode
 	// Caches keep what can be made again; they may be none.
 	Caches []Cache
+	// Reload reads the configuration again and tells whether this machine can do what it wants; nil where there is
+	// no file. Applied is told of a configuration that holds from now on; it may be nil.
+	Reload  func() (*config.Config, []config.Warning, error)
+	Applied func(*config.Config)
 	// Health learns of the node's loops and conditions.
 	Health *health.Monitor
 	Log    *slog.Logger
@@ -61,7 +64,12 @@ type Node struct {
 	resolver image.Source
 	log      *slog.Logger
 
-	policy *policy.Policy
+	settings  atomic.Pointer[settings]
+	reload    func() (*config.Config, []config.Warning, error)
+	applied   func(*config.Config)
+	reloading sync.Mutex
+	answering sync.Mutex // held while an approval is given or denied
+
 	ledger *ledger.Ledger
 	audit  *audit.Log
 	files  workspace.Root
@@ -140,15 +148,18 @@ type activeRun struct {
 	// left is set before the run's room is given back: its devices are free then,
 	// whatever its record says yet.
 	left atomic.Bool
+	// held is set while the run waits for the administrator's approval; word makes it look whether it still has to.
+	held atomic.Bool
+	word chan struct{}
 	// arrived tells those that arrived with the run that it is in the queue.
 	arrived func()
 }
 
 // New makes a node. Run starts it, Close releases its ledger.
 func New(o Options) (*Node, error) {
-	p, err := policy.New(o.Config.Policies)
+	now, err := newSettings(o.Config)
 	if err != nil {
-		return nil, fmt.Errorf("read the policies: %w", err)
+		return nil, err
 	}
 	spool := filepath.Join(o.State.Dir, "spool")
 	if err := os.MkdirAll(spool, 0o700); err != nil {
@@ -184,7 +195,7 @@ func New(o Options) (*Node, error) {
 		gate: gate, journal: admin.NewJournal(admin.JournalSize), instance: o.State.Instance, stateDir: o.State.Dir,
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
-		policy: p, ledger: l, audit: record, version: o.Version, stopMode: o.Stop,
+		reload: o.Reload, applied: o.Applied, ledger: l, audit: record, version: o.Version, stopMode: o.Stop,
 		files:   filesOf(o),
 		spool:   spool,
 		hub:     newTaskHub(),
@@ -197,6 +208,7 @@ func New(o Options) (*Node, error) {
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
 		orphaned: make(map[int64]struct{}),
 	}
+	n.settings.Store(now)
 	n.requireConditions()
 	return n, nil
 }
@@ -334,7 +346,7 @@ func (n *Node) launch(own context.Context, rec *ledger.Record, drive driver) {
 // launchWith is launch for a run that arrives with others.
 func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(), drive driver) {
 	runCtx, cancel := context.WithCancelCause(own)
-	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel, own: own, arrived: arrived}
+	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel, own: own, arrived: arrived, word: make(chan struct{}, 1)}
 	a.ran, a.ended = context.WithCancel(context.Background())
 	n.mu.Lock()
 	if _, ok := n.active[a.id]; ok {

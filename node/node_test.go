@@ -92,13 +92,11 @@ type running struct {
 // found again.
 func (s *station) start() *running {
 	s.t.Helper()
-	text := fmt.Sprintf("server_url: http://127.0.0.1\nport: %d\napi_path: %s\napi_key: %s\nstate_dir: %s\npoll_interval: 1s\n%s",
-		s.srv.Port(), s.srv.APIPath(), s.apiKey, filepath.Join(s.dir, "state"), s.yaml)
-	cfg, _, err := config.Parse("node.yaml", []byte(text))
+	read := s.reader()
+	cfg, _, err := read()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	cfg.APIKey = config.NewSecret(s.apiKey)
 	log := slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	state, err := OpenState(cfg.StateDir)
 	if err != nil {
@@ -112,7 +110,8 @@ func (s *station) start() *running {
 		s.t.Fatal(err)
 	}
 	resolver := image.New(image.Options{Local: LocalImages(s.images), RequirePull: cfg.Policies.RequirePull})
-	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: s.images, Caches: s.caches, Resolver: resolver, Health: health.New(nil), Log: log})
+	n, err := New(Options{Config: cfg, State: state, API: api, Engine: s.engine, Images: s.images, Caches: s.caches, Resolver: resolver, Health: health.New(nil), Reload: read,
+		Applied: func(c *config.Config) { resolver.SetRequirePull(c.Policies.RequirePull) }, Log: log})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -126,6 +125,15 @@ func (s *station) start() *running {
 	}()
 	s.t.Cleanup(func() { stop(); <-r.ended })
 	return r
+}
+
+// reader reads the station's configuration as it is at that moment.
+func (s *station) reader() func() (*config.Config, []config.Warning, error) {
+	return func() (*config.Config, []config.Warning, error) {
+		text := fmt.Sprintf("server_url: http://127.0.0.1\nport: %d\napi_path: %s\napi_key: %s\nstate_dir: %s\npoll_interval: 1s\n%s",
+			s.srv.Port(), s.srv.APIPath(), s.apiKey, filepath.Join(s.dir, "state"), s.yaml)
+		return config.Parse("node.yaml", []byte(text))
+	}
 }
 
 // end stops the node and returns its error.

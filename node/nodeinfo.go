@@ -20,8 +20,9 @@ func (n *Node) announceNode(ctx context.Context) {
 	if !n.cfg.ShareConfig {
 		return
 	}
+	now := n.settings.Load()
 	types, columns, labels := map[string]string{}, map[string][]string{}, []string{}
-	for _, d := range n.cfg.Databases {
+	for _, d := range now.databases {
 		labels = append(labels, d.Label)
 		types["db_type_"+d.Label] = d.Type
 		path, local := workspace.LocalPath(d.URI)
@@ -35,7 +36,7 @@ func (n *Node) announceNode(ctx context.Context) {
 		}
 		columns["columns_"+d.Label] = names
 	}
-	p := n.cfg.Policies
+	p := now.config.Policies
 	info := map[string]any{
 		"encryption":         n.key != nil,
 		"allowed_algorithms": "all",

@@ -69,7 +69,7 @@ func (s *adminView) Runs(ctx context.Context, q admin.RunQuery, fn func(*admin.R
 	}
 }
 
-// openRuns are those that neither wait nor are over. The ledger is not searched
+// openRuns are those that neither wait for room nor are over. The ledger is not searched
 // for them: it may hold many thousands of others.
 func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) error {
 	var ids []int64
@@ -88,7 +88,7 @@ func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) err
 		if err != nil {
 			return err
 		}
-		if r := s.run(rec); !r.State.Waits() && !r.State.Over() {
+		if r := s.run(rec); r.State != admin.Queued && !r.State.Over() {
 			if err := fn(r); err != nil {
 				return err
 			}
@@ -105,6 +105,7 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 		ReceivedAt: rec.ReceivedAt, AdmittedAt: rec.AdmittedAt, StartedAt: rec.StartedAt, EndedAt: rec.EndedAt,
 		FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
 	}
+	r.Approval = shownApproval(rec.Approval)
 	if a := s.activeRun(rec.RunID); a != nil && r.State == admin.Preparing {
 		if p := a.doing.Load(); p != nil {
 			r.Doing = &admin.ImageProgress{Doing: p.Doing, Done: p.Done, Total: p.Total}
@@ -123,6 +124,9 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 func (n *Node) state(rec *ledger.Record) admin.State {
 	switch rec.State {
 	case ledger.Received:
+		if a := n.activeRun(rec.RunID); a != nil && a.held.Load() {
+			return admin.Held
+		}
 		return admin.Queued
 	case ledger.Preparing:
 		return admin.Preparing
@@ -473,7 +477,8 @@ func (s *adminView) Queue(context.Context) ([]admin.Waiting, error) {
 			Since: w.Since, Needs: shownResources(w.Counted, 1), Reason: w.Reason,
 		})
 	}
-	return out, nil
+	held, err := s.heldRuns()
+	return append(out, held...), err
 }
 
 func shownResources(r admission.Resources, runs int64) admin.Resources {
@@ -518,6 +523,8 @@ func (s *adminView) Info(ctx context.Context) (*admin.Info, error) {
 	}
 	for _, rec := range open {
 		switch s.state(rec) {
+		case admin.Held:
+			out.Runs.Held++
 		case admin.Queued:
 			out.Runs.Queued++
 		case admin.Preparing, admin.Starting:

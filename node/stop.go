@@ -70,7 +70,7 @@ func (n *Node) windDown(ctx context.Context) {
 // WindingDown is how many runs a node that was asked to stop still waits for.
 func (n *Node) WindingDown() int { return int(n.winding.Load()) }
 
-// begun are the runs in work that do not wait in the queue.
+// begun are the runs in work that wait neither in the queue nor for approval.
 func (n *Node) begun() []*activeRun {
 	queued := make(map[int64]bool)
 	for _, w := range n.gate.Snapshot().Queued {
@@ -78,7 +78,7 @@ func (n *Node) begun() []*activeRun {
 	}
 	var out []*activeRun
 	for _, a := range n.activeRuns() {
-		if !queued[a.id] {
+		if !queued[a.id] && !a.held.Load() {
 			out = append(out, a)
 		}
 	}

@@ -24,6 +24,7 @@ func world() *admintest.Station {
 	return &admintest.Station{
 		RunList: []*admin.Run{
 			{ID: 104, Task: 13, Image: "j", State: admin.Queued, ReceivedAt: day},
+			{ID: 105, Task: 14, Image: "j", State: admin.Held, ReceivedAt: day, Approval: &admin.Approval{Reason: "r", Pinned: "j@d", AskedAt: day}},
 			run,
 			{ID: 101, Task: 11, Image: "k", State: admin.Done, Outcome: &admin.Outcome{Reason: "crashed", ExitCode: 3, Started: true}},
 		},
@@ -35,6 +36,7 @@ func world() *admintest.Station {
 		Journal:     j,
 		Waiting:     []admin.Waiting{{Position: 1, Run: 104, Needs: admin.Resources{Devices: map[string]int64{"d": 2}}}},
 		Information: admin.Info{Node: admin.NodeInfo{ID: 7, Name: "n"}},
+		Changed:     admin.Change{Applied: []string{"policies"}, Restart: []string{"api_key"}, Warnings: []string{"w"}},
 		Garbage:     admin.GCReport{Items: []admin.GCItem{{Kind: "image", Size: 9}}, Freed: 9},
 	}
 }
@@ -64,6 +66,9 @@ func everything(ctx context.Context, s admin.Station) ([]any, error) {
 	add(s.Stats(ctx, []int64{103, 101}))
 	add(s.Top(ctx, 103))
 	add(nil, s.Kill(ctx, 103))
+	add(nil, s.Approve(ctx, 105))
+	add(nil, s.Deny(ctx, 105, "no \"data\" for this"))
+	add(s.Reload(ctx))
 	add(s.Update(ctx, 103, admin.LimitChange{Memory: &memory, CpusetMems: &mems}))
 	events, onEvent := collect[admin.Event]()
 	add(events, s.Events(ctx, admin.EventOptions{Since: day}, onEvent))
@@ -181,5 +186,18 @@ func TestWatchRefusesARunThatDoesNotLive(t *testing.T) {
 		if err := client.Watch(t.Context(), nil, interval, nil); !errors.Is(err, admin.ErrInvalid) {
 			t.Errorf("interval %v: %v", interval, err)
 		}
+	}
+}
+
+func TestADenialsWordsAreOneShortLine(t *testing.T) {
+	s := world()
+	client := admin.NewClient(admintest.Serve(t, s, admin.ServerOptions{}))
+	for _, words := range []string{"two\nlines", "\x1b[2J", strings.Repeat("x", admin.MaxWords+1)} {
+		if err := client.Deny(t.Context(), 105, words); !errors.Is(err, admin.ErrInvalid) {
+			t.Errorf("%.20q: %v", words, err)
+		}
+	}
+	if calls := s.Calls(); len(calls) != 0 {
+		t.Errorf("the station was asked %q", calls)
 	}
 }

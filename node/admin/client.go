@@ -112,6 +112,26 @@ func (c *Client) Kill(ctx context.Context, run int64) error {
 	return c.order(ctx, runPath(pathKill, run))
 }
 
+// Approve is Station.Approve.
+func (c *Client) Approve(ctx context.Context, run int64) error {
+	return c.order(ctx, runPath(pathApprove, run))
+}
+
+// Deny is Station.Deny.
+func (c *Client) Deny(ctx context.Context, run int64, words string) error {
+	body, err := json.Marshal(denial{words})
+	if err != nil {
+		return err
+	}
+	_, err = call[struct{}](ctx, c, answerTime, http.MethodPost, runPath(pathDeny, run), nil, body)
+	return err
+}
+
+// Reload is Station.Reload.
+func (c *Client) Reload(ctx context.Context) (*Change, error) {
+	return call[Change](ctx, c, answerTime, http.MethodPost, pathReload, nil, nil)
+}
+
 // Update is Station.Update.
 func (c *Client) Update(ctx context.Context, run int64, change LimitChange) (*Limits, error) {
 	body, err := json.Marshal(change)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
+	"unicode"
 )
 
 func (s *Server) routes() {
@@ -60,6 +62,24 @@ func (s *Server) routes() {
 	post(pathKill, s.unary(s.o.CallTime, func(r *request) (unaryCall, error) {
 		run := r.run()
 		return s.audited("kill", []any{"run", run}, func(ctx context.Context) (any, error) { return struct{}{}, st.Kill(ctx, run) }), nil
+	}))
+	post(pathApprove, s.unary(s.o.CallTime, func(r *request) (unaryCall, error) {
+		run := r.run()
+		return s.audited("approve", []any{"run", run}, func(ctx context.Context) (any, error) { return struct{}{}, st.Approve(ctx, run) }), nil
+	}))
+	post(pathDeny, s.unary(s.o.CallTime, func(r *request) (unaryCall, error) {
+		run := r.run()
+		var d denial
+		if err := r.decode(&d); err != nil {
+			return nil, err
+		}
+		if len(d.Words) > MaxWords || strings.ContainsFunc(d.Words, unicode.IsControl) {
+			return nil, Problemf(ErrInvalid, "the reason of a denial is one line of at most %d bytes", MaxWords)
+		}
+		return s.audited("deny", []any{"run", run, "reason", d.Words}, func(ctx context.Context) (any, error) { return struct{}{}, st.Deny(ctx, run, d.Words) }), nil
+	}))
+	post(pathReload, s.unary(s.o.CallTime, func(*request) (unaryCall, error) {
+		return s.audited("reload", nil, func(ctx context.Context) (any, error) { return st.Reload(ctx) }), nil
 	}))
 	post(pathPause, s.unary(s.o.CallTime, func(*request) (unaryCall, error) {
 		return s.audited("pause", nil, func(ctx context.Context) (any, error) { return struct{}{}, st.Pause(ctx) }), nil

@@ -16,7 +16,7 @@ import (
 // as it is. What callbacks get is theirs to keep.
 type Station interface {
 	// Runs calls fn for each run that the node knows, the highest id first.
-	// Without q.All those that wait or are over are left out. Runs that come
+	// Without q.All those that wait for room or are over are left out. Runs that come
 	// or go meanwhile may be missed, but none comes twice.
 	Runs(ctx context.Context, q RunQuery, fn func(*Run) error) error
 
@@ -47,6 +47,17 @@ type Station interface {
 	// run whose outcome is decided is ErrState.
 	Kill(ctx context.Context, run int64) error
 
+	// Approve lets a run begin that waits for the administrator's approval, and Deny refuses it with words for the
+	// sender of the task. They return when the word is on disk and in the audit log, and do not wait for what
+	// comes of it. A run that does not wait for it is ErrState.
+	Approve(ctx context.Context, run int64) error
+	Deny(ctx context.Context, run int64, words string) error
+
+	// Reload reads the configuration again and applies what can be applied without a restart, to runs that are
+	// decided on from now on. It is all or nothing: with a file that cannot be used everything stays as it was,
+	// and the error, ErrInvalid, says so.
+	Reload(ctx context.Context) (*Change, error)
+
 	// Update changes limits of a living run, in its cgroup and, where the
 	// runtime can, in the runtime. It is all or nothing, and returns the limits
 	// that were read back. A run that does not live is ErrState, a value that
@@ -58,7 +69,8 @@ type Station interface {
 	// o.Follow, for each new one until ctx ends.
 	Events(ctx context.Context, o EventOptions, fn func(*Event) error) error
 
-	// Queue lists the runs that wait for room, the next one first.
+	// Queue lists the runs that wait for room, the next one first, and then those
+	// that wait for approval.
 	Queue(ctx context.Context) ([]Waiting, error)
 
 	// Pause makes the node begin no further run: open ones stay in the queue,

@@ -10,6 +10,7 @@ type State string
 
 // The states of a run, in their order.
 const (
+	Held       State = "held"       // waits for the administrator's approval
 	Queued     State = "queued"     // waits for room
 	Preparing  State = "preparing"  // files, image and sandbox are made
 	Starting   State = "starting"   // its container is about to run
@@ -19,7 +20,7 @@ const (
 )
 
 // Waits reports whether nothing was begun for the run yet.
-func (s State) Waits() bool { return s == Queued }
+func (s State) Waits() bool { return s == Queued || s == Held }
 
 // Over reports whether the outcome is decided.
 func (s State) Over() bool { return s == Delivering || s == Done }
@@ -39,6 +40,8 @@ type Run struct {
 	File   string `json:"file,omitempty"`   // digest of the SIF file of an oras:// image
 
 	State State `json:"state"`
+	// Approval is there once the administrator's word was asked for.
+	Approval *Approval `json:"approval,omitempty"`
 	// Doing is what is being done for the image of a run that is prepared.
 	Doing *ImageProgress `json:"doing,omitempty"`
 	// Attempt rises when a start that did not reach the algorithm is repeated.
@@ -57,6 +60,27 @@ type Run struct {
 	// Accounting is there once the outcome is decided, and while the algorithm
 	// runs in an Inspection.
 	Accounting *Accounting `json:"accounting,omitempty"`
+}
+
+// Approval is the administrator's word on a run that a policy wants approved.
+type Approval struct {
+	Reason  string    `json:"reason"` // why it is wanted
+	Pinned  string    `json:"pinned"` // the image that the word is about, with its digest
+	AskedAt time.Time `json:"asked_at"`
+	// Answer is "approved" or "denied", empty while the run waits for it.
+	Answer     string    `json:"answer,omitempty"`
+	By         string    `json:"by,omitempty"`    // the administrator's user
+	Words      string    `json:"words,omitempty"` // what a denial says to the sender
+	AnsweredAt time.Time `json:"answered_at,omitzero"`
+}
+
+// Change is what came of reading the configuration again.
+type Change struct {
+	// Applied are the keys whose new values hold now, Restart those that need a restart of the node.
+	Applied []string `json:"applied"`
+	Restart []string `json:"restart"`
+	// Warnings are what the file is warned about.
+	Warnings []string `json:"warnings"`
 }
 
 // ImageProgress is how far an image is. Total is 0 where it is not known.
@@ -262,7 +286,10 @@ type EventType string
 
 // The types of events.
 const (
-	EventReceived     EventType = "received"  // the server offered the run
+	EventReceived     EventType = "received" // the server offered the run
+	EventHeld         EventType = "held"     // it waits for the administrator's approval
+	EventApproved     EventType = "approved"
+	EventDenied       EventType = "denied"
 	EventQueued       EventType = "queued"    // it has to wait
 	EventAdmitted     EventType = "admitted"  // it got its room
 	EventImage        EventType = "image"     // its image was fetched or converted
@@ -279,16 +306,17 @@ const (
 	EventDisconnected EventType = "disconnected"
 	EventPaused       EventType = "paused"
 	EventResumed      EventType = "resumed"
-	EventGC           EventType = "gc"   // something was removed to make room
-	EventLost         EventType = "lost" // the journal had no room for earlier events
+	EventReloaded     EventType = "reloaded" // the configuration was read again
+	EventGC           EventType = "gc"       // something was removed to make room
+	EventLost         EventType = "lost"     // the journal had no room for earlier events
 )
 
 // EventTypes are the types of what happens in a node. EventLost is not one of
 // them: it happens to a reader.
 func EventTypes() []EventType {
 	return []EventType{
-		EventReceived, EventQueued, EventAdmitted, EventImage, EventStarted, EventRetried, EventOOM, EventTimeout, EventKilled,
-		EventUpdated, EventExited, EventDelivered, EventRemoved, EventConnected, EventDisconnected, EventPaused, EventResumed, EventGC,
+		EventReceived, EventHeld, EventApproved, EventDenied, EventQueued, EventAdmitted, EventImage, EventStarted, EventRetried, EventOOM, EventTimeout, EventKilled,
+		EventUpdated, EventExited, EventDelivered, EventRemoved, EventConnected, EventDisconnected, EventPaused, EventResumed, EventReloaded, EventGC,
 	}
 }
 
@@ -305,7 +333,7 @@ type Event struct {
 
 // Waiting is a run in the queue.
 type Waiting struct {
-	Position         int       `json:"position"` // from 1
+	Position         int       `json:"position"` // from 1; 0 for a run that waits for approval and has no turn
 	Run              int64     `json:"run"`
 	Task             int64     `json:"task"`
 	Image            string    `json:"image"`
@@ -404,6 +432,7 @@ type BudgetInfo struct {
 
 // RunCounts counts the runs by state.
 type RunCounts struct {
+	Held       int `json:"held,omitempty"`
 	Queued     int `json:"queued"`
 	Preparing  int `json:"preparing"` // and starting
 	Running    int `json:"running"`

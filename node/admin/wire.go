@@ -38,6 +38,9 @@ const (
 	pathResume  = "/v1/resume"
 	pathInfo    = "/v1/info"
 	pathGC      = "/v1/gc"
+	pathApprove = "/v1/runs/{run}/approve"
+	pathDeny    = "/v1/runs/{run}/deny"
+	pathReload  = "/v1/reload"
 )
 
 // Sizes that neither side exceeds or accepts.
@@ -71,4 +74,12 @@ const (
 type StatsFrame struct {
 	Time time.Time `json:"time"`
 	Runs []Stats   `json:"runs"`
+}
+
+// MaxWords bounds what a denial says, in bytes.
+const MaxWords = 1024
+
+// denial is the body of a denial.
+type denial struct {
+	Words string `json:"words"`
 }

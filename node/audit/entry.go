@@ -28,6 +28,11 @@ const (
 	Ended Event = "ended"
 	// Delivered: the server has acknowledged the outcome.
 	Delivered Event = "delivered"
+	// Approved, Denied: the administrator's word on a run that waited for it.
+	Approved Event = "approved"
+	Denied   Event = "denied"
+	// Reloaded: the configuration was read again.
+	Reloaded Event = "reloaded"
 	// Steered: the administrator has intervened.
 	Steered Event = "steered"
 	// Recovered: a crash had cut the last line, which was taken off.

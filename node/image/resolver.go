@@ -7,6 +7,7 @@ import (
 	"net/http"
 	goruntime "runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -66,7 +67,7 @@ type Resolved struct {
 // share one look-up, and one that gives up does not disturb the others. Whoever makes one closes it.
 type Resolver struct {
 	local       LocalFunc
-	requirePull bool
+	requirePull atomic.Bool
 	timeout     time.Duration
 	cacheFor    time.Duration
 	logins      logins
@@ -118,9 +119,10 @@ func New(o Options) *Resolver {
 		o.Transport = newTransport()
 	}
 	r := &Resolver{
-		local: o.Local, requirePull: o.RequirePull, timeout: o.Timeout, cacheFor: o.CacheFor, logins: o.Logins, transport: o.Transport,
+		local: o.Local, timeout: o.Timeout, cacheFor: o.CacheFor, logins: o.Logins, transport: o.Transport,
 		flights: map[string]*flight{}, cache: map[string]cached{},
 	}
+	r.requirePull.Store(o.RequirePull)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	platform := v1.Platform{OS: o.OS, Architecture: o.Architecture}
 	r.registries = &registries{platform: platform, pullers: map[bool]*remote.Puller{}, fits: map[string]bool{},
@@ -194,6 +196,16 @@ func parse(ref string) (imageref.Reference, error) {
 	return parsed, nil
 }
 
+// SetRequirePull changes Options.RequirePull for what is asked from now on.
+func (r *Resolver) SetRequirePull(on bool) {
+	if r.requirePull.Swap(on) == on {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.cache) // what was found by the other rule
+}
+
 // Provide implements Source.
 func (r *Resolver) Provide(ctx context.Context, res Resolved, o Provision) (*Provided, error) {
 	if err := o.Named(res.Pinned); err != nil {
@@ -201,7 +213,7 @@ func (r *Resolver) Provide(ctx context.Context, res Resolved, o Provision) (*Pro
 	}
 	img, err := o.Store.Image(ctx, res.Pinned)
 	switch {
-	case err == nil && !r.requirePull:
+	case err == nil && !r.requirePull.Load():
 		return &Provided{Name: res.Pinned, Image: img}, nil
 	case err != nil && !errors.Is(err, runtime.ErrImageNotFound):
 		return nil, fmt.Errorf("look for the image %s: %w", res.Pinned, err)
@@ -299,7 +311,7 @@ func (r *Resolver) resolve(ctx context.Context, ref imageref.Reference) (Resolve
 	if err == nil {
 		return Resolved{Repository: ref.Name(), Digest: digest, Pinned: ref.Pin(digest)}, nil
 	}
-	if !r.requirePull && ref.Digest == "" && ctx.Err() == nil && mayUseLocal(err) {
+	if !r.requirePull.Load() && ref.Digest == "" && ctx.Err() == nil && mayUseLocal(err) {
 		if digest, fits, found := r.askLocal(ctx, ref); found {
 			return r.fromLocal(ref, digest, fits)
 		}

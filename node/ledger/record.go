@@ -65,6 +65,9 @@ type Record struct {
 	// on the disk.
 	InputUse int64 `json:"input_use,omitempty"`
 
+	// Approval is the administrator's word on the run; nil where nobody was asked.
+	Approval *Approval `json:"approval,omitempty"`
+
 	// KillWanted is set when the server asked for the run's end. It is a
 	// desired state: it stays until the run has ended.
 	KillWanted bool   `json:"kill_wanted,omitempty"`
@@ -89,6 +92,28 @@ type Record struct {
 	FinishedAt  time.Time     `json:"finished_at,omitzero"` // the outcome was decided
 	DeliveredAt time.Time     `json:"delivered_at,omitzero"`
 }
+
+// Approval is the administrator's word on a run that a policy wants approved, about one image.
+type Approval struct {
+	AskedAt time.Time `json:"asked_at"`
+	Why     string    `json:"why"`            // the policy that wants it
+	Pinned  string    `json:"pinned"`         // the image that it is about
+	File    string    `json:"file,omitempty"` // of an oras:// image the digest of the SIF file
+
+	Answer     Answer    `json:"answer,omitempty"`
+	By         string    `json:"by,omitempty"`
+	Words      string    `json:"words,omitempty"` // to the sender
+	AnsweredAt time.Time `json:"answered_at,omitzero"`
+}
+
+// Answer is what the administrator said.
+type Answer string
+
+// The answers; empty is none yet.
+const (
+	Approved Answer = "approved"
+	Denied   Answer = "denied"
+)
 
 // Use is what everything in a run's control group has used from its creation to
 // the algorithm's end. What the kernel does not count is zero.

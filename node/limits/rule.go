@@ -3,6 +3,7 @@ package limits
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/v6node/v6node/node/policy"
@@ -34,6 +35,11 @@ func NewRule(image, organization string, c Change) (Rule, error) {
 func NewPolicyRule(key, image, organization string, user int64, c Change) (Rule, error) {
 	s, err := policy.NewSelector(image, organization, user)
 	return Rule{Selector: s, Change: c, Key: key}, err
+}
+
+// Equal reports whether two rules say the same.
+func (r Rule) Equal(o Rule) bool {
+	return r.Selector.Equal(o.Selector) && r.Key == o.Key && reflect.DeepEqual(r.Change, o.Change)
 }
 
 // Path is where the rule of that index stands in the configuration.

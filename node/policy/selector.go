@@ -33,6 +33,11 @@ func NewSelector(image, organization string, user int64) (Selector, error) {
 	return s, nil
 }
 
+// Equal tells whether two selectors pick the same.
+func (s Selector) Equal(o Selector) bool {
+	return s.Image == o.Image && s.Organization == o.Organization && s.User == o.User
+}
+
 // Subject is a run that selectors look at. The functions are asked only where a
 // selector needs their answer; they may be nil, which is an error then.
 type Subject struct {

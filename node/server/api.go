@@ -46,6 +46,9 @@ type API interface {
 	OrganizationKey(ctx context.Context, organizationID int64) (string, error)
 	// OrganizationName is an organization's name.
 	OrganizationName(ctx context.Context, organizationID int64) (string, error)
+	// StoreAddresses are the addresses of an algorithm store as the server has it: alone and, where the server
+	// tells the path of its API, with that.
+	StoreAddresses(ctx context.Context, storeID int64) ([]string, error)
 	// SetOrganizationKey stores the public key of this node's organization.
 	SetOrganizationKey(ctx context.Context, organizationID int64, key string) error
 	// BlobStore tells whether the server keeps inputs and results in a blob store. The answer

@@ -203,6 +203,22 @@ func (v *V4) OrganizationName(ctx context.Context, id int64) (string, error) {
 	return org.Name, err
 }
 
+// StoreAddresses implements API.
+func (v *V4) StoreAddresses(ctx context.Context, id int64) ([]string, error) {
+	var store struct {
+		URL     string  `json:"url"`
+		APIPath *string `json:"api_path"`
+	}
+	if err := v.get(ctx, fmt.Sprintf("/algorithmstore/%d", id), &store); err != nil {
+		return nil, err
+	}
+	out := []string{store.URL}
+	if store.APIPath != nil && strings.Trim(*store.APIPath, "/") != "" {
+		out = append(out, strings.TrimRight(store.URL, "/")+"/"+strings.Trim(*store.APIPath, "/"))
+	}
+	return out, nil
+}
+
 // SetOrganizationKey implements API.
 func (v *V4) SetOrganizationKey(ctx context.Context, id int64, key string) error {
 	b, err := jsonBody(map[string]string{"public_key": key})

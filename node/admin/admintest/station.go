@@ -28,10 +28,13 @@ type Station struct {
 	Waiting     []admin.Waiting
 	Information admin.Info
 	Garbage     admin.GCReport
+	Changed     admin.Change
 
 	OnLogs func(ctx context.Context, run int64, o admin.LogOptions, fn func(*admin.LogLine) error) error
 	OnKill func(ctx context.Context, run int64) error
 	OnInfo func(ctx context.Context) (*admin.Info, error)
+
+	OnReload func(ctx context.Context) (*admin.Change, error)
 
 	mu     sync.Mutex
 	calls  []string
@@ -211,6 +214,36 @@ func (s *Station) Kill(ctx context.Context, run int64) error {
 		err = admin.Problemf(admin.ErrState, "run %d is over: there is nothing to kill", run)
 	}
 	return err
+}
+
+// Approve is Station.Approve.
+func (s *Station) Approve(_ context.Context, run int64) error {
+	defer s.called("Approve", run)()
+	return s.held(run)
+}
+
+// Deny is Station.Deny.
+func (s *Station) Deny(_ context.Context, run int64, words string) error {
+	defer s.called("Deny", run, words)()
+	return s.held(run)
+}
+
+func (s *Station) held(run int64) error {
+	r, err := s.run(run)
+	if err == nil && r.State != admin.Held {
+		err = admin.Problemf(admin.ErrState, "run %d does not wait for approval: it is %s", run, r.State)
+	}
+	return err
+}
+
+// Reload is Station.Reload.
+func (s *Station) Reload(ctx context.Context) (*admin.Change, error) {
+	defer s.called("Reload")()
+	if s.OnReload != nil {
+		return s.OnReload(ctx)
+	}
+	c := s.Changed
+	return &c, nil
 }
 
 // Update is Station.Update: it returns Effective with the change made.
