@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/keyfile"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/proxy/e2e"
 )
@@ -75,18 +75,16 @@ func FitEncryption(e config.Encryption, id *server.Identity) (key *e2e.PrivateKe
 	if !e.Enabled {
 		return nil, false, nil
 	}
-	pem, err := os.ReadFile(e.PrivateKey)
-	if err != nil {
-		return nil, false, fmt.Errorf("%w: the private key cannot be read: %w: correct encryption.private_key", ErrEncryption, err)
-	}
-	if key, err = e2e.ParsePrivateKey(pem); err != nil {
+	if key, err = keyfile.Read(e.PrivateKey, e.PassphraseFile); errors.Is(err, e2e.ErrKey) || errors.Is(err, keyfile.ErrPermissions) {
 		return nil, false, fmt.Errorf("%w: the private key %s cannot be used: %w", ErrEncryption, e.PrivateKey, err)
+	} else if err != nil {
+		return nil, false, fmt.Errorf("%w: the private key cannot be read: %w: correct encryption.private_key", ErrEncryption, err)
 	}
 	if id.OrganizationKey == "" {
 		return key, true, nil
 	}
 	if theirs, err := e2e.ParsePublicKey(id.OrganizationKey); err != nil || !key.Public().Equal(theirs) {
-		return nil, false, fmt.Errorf("%w: the private key %s is not the one of organization %q, whose public key the server has: name the organization's key in encryption.private_key, or have the organization's public key replaced at the server",
+		return nil, false, fmt.Errorf("%w: the private key %s is not the one of organization %q, whose public key the server has: name the organization's key in encryption.private_key, or replace the public key at the server with v6node key upload --replace",
 			ErrEncryption, e.PrivateKey, id.OrganizationName)
 	}
 	return key, false, nil

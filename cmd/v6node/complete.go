@@ -147,7 +147,7 @@ func valueCandidates(cmd *cli.Command, flag, current string) []candidate {
 			break
 		}
 		values = []string{"status=", "reason=", "task=", "job=", "organization=", "user=", "image=", "id="}
-		for _, s := range []admin.State{admin.Queued, admin.Preparing, admin.Starting, admin.Running, admin.Delivering, admin.Done} {
+		for _, s := range []admin.State{admin.Held, admin.Queued, admin.Preparing, admin.Starting, admin.Running, admin.Delivering, admin.Done} {
 			values = append(values, "status="+string(s))
 		}
 	}

@@ -22,7 +22,7 @@ func TestTheManualHasEveryCommandAndExitCodeAndTrueOutput(t *testing.T) {
 			t.Errorf("the help of %s has no example", c.Name)
 		}
 	}
-	for code := exitFailure; code <= exitInPlace; code++ {
+	for code := exitFailure; code <= exitNoKey; code++ {
 		if !strings.Contains(manual, fmt.Sprintf("\n| %d | ", code)) {
 			t.Errorf("the manual does not explain exit code %d", code)
 		}

@@ -28,6 +28,10 @@ const (
 	exitState       = 12
 	exitCheck       = 13
 	exitInPlace     = 14
+	exitNotAllowed  = 15
+	exitUndecided   = 16
+	exitKeyDiffers  = 17
+	exitNoKey       = 18
 )
 
 // exitCode is the one table from error to exit code.

@@ -70,7 +70,11 @@ func printInfo(c *cli.Context, i *admin.Info, now time.Time) error {
 		paused = strings.TrimSpace("yes, for " + since(n.PausedAt))
 	}
 	d.entry("paused", paused)
-	d.entry("runs", fmt.Sprintf("%d running, %d preparing, %d delivering, %d waiting", i.Runs.Running, i.Runs.Preparing, i.Runs.Delivering, i.Runs.Queued))
+	runs := fmt.Sprintf("%d running, %d preparing, %d delivering, %d waiting", i.Runs.Running, i.Runs.Preparing, i.Runs.Delivering, i.Runs.Queued)
+	if i.Runs.Held > 0 {
+		runs += fmt.Sprintf(", %d waiting for approval", i.Runs.Held)
+	}
+	d.entry("runs", runs)
 	for _, l := range i.Lacking {
 		d.entry("takes no runs", l.Condition+": "+l.Message)
 	}

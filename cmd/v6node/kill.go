@@ -1,9 +1,9 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/urfave/cli/v2"
+
+	"github.com/v6node/v6node/node/admin"
 )
 
 func killCommand() *cli.Command {
@@ -20,34 +20,8 @@ Examples:
    v6node kill 101
    v6node kill latest
    v6node ps -q --filter organization=4 | xargs -r v6node kill`,
-		Action: kill,
+		Action: func(c *cli.Context) error {
+			return eachPrinted(c, func(s admin.Station, run int64) error { return s.Kill(c.Context, run) })
+		},
 	})
-}
-
-func kill(c *cli.Context) error {
-	if err := wantArgs(c, 1, -1); err != nil {
-		return err
-	}
-	s, err := station(c)
-	if err != nil {
-		return err
-	}
-	killed := []int64{}
-	failed := eachRun(c, s, func(run int64) error {
-		if err := s.Kill(c.Context, run); err != nil {
-			return err
-		}
-		killed = append(killed, run)
-		if !wantsJSON(c) {
-			fmt.Fprintln(c.App.Writer, run)
-		}
-		return nil
-	})
-	if wantsJSON(c) {
-		err = printJSON(c.App.Writer, killed)
-	}
-	if failed != nil {
-		return failed
-	}
-	return err
 }

@@ -16,11 +16,11 @@ func psCommand() *cli.Command {
 		Name:     "ps",
 		Category: categoryWatch,
 		Usage:    "list runs",
-		Description: `Lists the runs that the node prepares, runs or delivers, the newest first; with
---all also those that wait for room (v6node queue says why) and those that are over.
+		Description: `Lists the runs that the node prepares, runs or delivers or that wait for approval
+(v6node approve), the newest first; with --all also those that wait for room (v6node queue says why) and those that are over.
 
 A filter is KEY=VALUE with the key id, task, job, organization, user, image (a part
-of the name), status (queued, preparing, starting, running, delivering, done) or
+of the name), status (held, queued, preparing, starting, running, delivering, done) or
 reason (docs/operation.md). Values of one key are alternatives, different keys must
 all hold.
 
@@ -98,6 +98,8 @@ func status(r *admin.Run, now time.Time) string {
 		ending = ", being killed"
 	}
 	switch r.State {
+	case admin.Held:
+		return "Waits for approval " + since(r.ReceivedAt) + ending
 	case admin.Queued:
 		return "Queued " + since(r.ReceivedAt) + ending
 	case admin.Preparing:

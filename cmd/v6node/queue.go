@@ -17,9 +17,9 @@ func queueCommand() *cli.Command {
 	return stationCommand(asTable, &cli.Command{
 		Name:     "queue",
 		Category: categoryWatch,
-		Usage:    "list the runs that wait for room, and why",
+		Usage:    "list the runs that wait, and for what",
 		Description: `Lists the runs that the node has not begun because they do not fit or because it is
-paused, the next one first.
+paused, the next one first, and then those that wait for v6node approve.
 
 Examples:
    v6node queue
@@ -48,8 +48,12 @@ func queue(c *cli.Context) error {
 	}
 	t := newTable(c.App.Writer, "POSITION", "RUN", "TASK", "IMAGE", "ORGANIZATION", "WAITING", "NEEDS", "REASON")
 	for _, w := range list {
-		t.row(strconv.Itoa(w.Position), decimal(w.Run), decimal(w.Task), w.Image, organization(w.OrganizationName, w.Organization),
-			humanDuration(time.Since(w.Since)), amount(w.Needs), w.Reason)
+		position := "-"
+		if w.Position > 0 {
+			position = strconv.Itoa(w.Position)
+		}
+		t.row(position, decimal(w.Run), decimal(w.Task), w.Image, organization(w.OrganizationName, w.Organization),
+			humanDuration(time.Since(w.Since)), dash(amount(w.Needs)), w.Reason)
 	}
 	return t.print()
 }

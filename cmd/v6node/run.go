@@ -21,6 +21,7 @@ func runCommand() *cli.Command {
 that it offers in a sandbox beside the node's databases, until SIGINT or SIGTERM.
 
 Without --cri-endpoint the node starts and supervises a containerd of its own.
+SIGHUP makes it read the configuration again, as v6node reload does.
 Algorithms that run when the node stops go on, and its next start takes them over.
 With --drain it stops when they have ended, with --stop-runs it stops them; a second
 signal ends the program at once. Runs in the queue wait for the next start.
@@ -52,11 +53,19 @@ func runNode(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg, warnings, err := config.Load(c.Path("config"))
-	if err != nil {
-		return err
+	load := func() (*config.Config, []config.Warning, error) {
+		cfg, warnings, err := config.Load(c.Path("config"))
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := override(cfg, c); err != nil {
+			return nil, nil, err
+		}
+		boot.Restore(cfg, pass)
+		return cfg, warnings, nil
 	}
-	if err := override(cfg, c); err != nil {
+	cfg, warnings, err := load()
+	if err != nil {
 		return err
 	}
 	stop := node.StopLeave
@@ -68,14 +77,13 @@ func runNode(c *cli.Context) error {
 	case c.Bool("stop-runs"):
 		stop = node.StopKill
 	}
-	boot.Restore(cfg, pass)
 	log := newLogger(cfg)
 	plugin, err := pluginExecutable(c)
 	if err != nil {
 		return err
 	}
 	o := boot.Options{
-		Config: cfg, Version: c.App.Version, Log: log, Stop: stop, PluginBinary: plugin, Passport: pass,
+		Config: cfg, Load: load, Version: c.App.Version, Log: log, Stop: stop, PluginBinary: plugin, Passport: pass,
 		BundleDirs: boot.BundleDirs(c.Path("bundle-dir")),
 	}
 	if err := boot.Enter(c.Context, o, os.Args[1:]); err != nil {

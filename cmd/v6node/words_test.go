@@ -76,7 +76,7 @@ func TestTheProgramCompletesItsOwnWords(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{[]string{"re"}, "resume"},
+		{[]string{"re"}, "resume reload"},
 		{[]string{"check", "--c"}, "--config --cri-endpoint"},
 		{[]string{"cni", "in"}, "install"},
 		{[]string{"update", "--mem"}, "--memory --memory-swap --memory-reservation"},
@@ -135,7 +135,7 @@ func TestBashCompletes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ words, want string }{ // as bash cuts them
-		{`v6node p`, "ps pause"},
+		{`v6node p`, "ps pause policy"},
 		{`v6node logs 10`, "105 104 103 102 101 100"},
 		{`v6node ps --output = j`, "json"},
 		{`v6node ps --output =`, "table json"},

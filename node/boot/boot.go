@@ -51,6 +51,8 @@ const (
 // Options come from the command line.
 type Options struct {
 	Config *config.Config
+	// Load reads the configuration again as Config was read; nil where there is no file.
+	Load func() (*config.Config, []config.Warning, error)
 	// Version goes into the User-Agent.
 	Version string
 	// BundleDirs are where the managed containerd's programs may be.
@@ -165,6 +167,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, users, monitor.Loop("runtime", listAllowance), o.Log),
 		Version:  o.Version,
 		Stop:     o.Stop,
+		Reload:   o.reload(ctx),
+		Applied:  func(c *config.Config) { resolver.SetRequirePull(c.Policies.RequirePull) },
 	})
 	if err != nil {
 		return err
@@ -188,6 +192,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		err = errors.Join(err, beside.g.Wait())
 	}()
 	beside.serve(answering, "the administrator's socket", func(ctx context.Context) error { return served.Serve(ctx, socket) })
+	signals, release := notifyHangUp()
+	defer release()
+	beside.serve(answering, "reloading", func(ctx context.Context) error { return hangUps(ctx, n, signals, o.Log) })
 	if !cfg.Metrics.IsZero() {
 		listener, err := metrics.Listen(cfg.Metrics)
 		if err != nil {
@@ -271,6 +278,11 @@ func newResolver(cfg *config.Config, rt *runtime.Client, version string) *image.
 	return image.New(image.Options{
 		Logins: logins(cfg), Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + version,
 	})
+}
+
+// RegistryResolver asks registries with the logins of a configuration, for whoever runs nothing.
+func RegistryResolver(cfg *config.Config, version string) *image.Resolver {
+	return image.New(image.Options{Logins: logins(cfg), RequirePull: true, UserAgent: "v6node/" + version})
 }
 
 func logins(cfg *config.Config) []image.Login {

@@ -205,10 +205,14 @@ func TestTheKeyMustBeTheOrganizations(t *testing.T) {
 	h.SetPublicKey(h.org, private.Public().Base64())
 	want(t, with(ours), "encryption", OK, "is the organization's")
 	want(t, with(other), "encryption", Fail, "name the organization's key")
-	if err := os.Chmod(ours, 0o644); err != nil {
+	if err := os.Chmod(ours, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	want(t, with(ours), "private key", Warn, "chmod 600")
+	if err := os.Chmod(ours, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want(t, with(ours), "encryption", Fail, "chmod 600")
 	if err := os.WriteFile(other, []byte("not a key"), 0o600); err != nil {
 		t.Fatal(err)
 	}

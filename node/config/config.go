@@ -133,6 +133,8 @@ func (c *Config) Reachable() []reach.Service {
 type Encryption struct {
 	Enabled    bool
 	PrivateKey string // path of the organization's private key (PEM); "" only when not enabled
+	// PassphraseFile holds the private key's passphrase in one line; "" is no file.
+	PassphraseFile string
 }
 
 // Registry is a login for image registries.

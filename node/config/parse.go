@@ -234,6 +234,9 @@ func (d *decoder) encryption(s *section, c *Config) {
 	e := d.section(v, "encryption")
 	defer e.done()
 	e.yesNo("enabled", &c.Encryption.Enabled)
+	if e.has("passphrase_file") && c.Encryption.Enabled {
+		e.file("passphrase_file", &c.Encryption.PassphraseFile)
+	}
 	if key, _ := e.get("private_key"); !c.Encryption.Enabled && key != nil && key.kind == scalar {
 		// Templates leave a placeholder there; it is checked once it matters.
 		return

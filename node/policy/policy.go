@@ -287,7 +287,7 @@ func (p *Policy) senderKeys() string {
 	switch {
 	case p.organizations.empty() && !p.users.empty():
 		return "allowed_users"
-	case p.users.empty():
+	case p.users.empty() && !p.organizations.empty():
 		return "allowed_organizations"
 	}
 	return "allowed_users or allowed_organizations"

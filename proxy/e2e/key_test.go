@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -96,6 +100,118 @@ func FuzzParsePublicKey(f *testing.F) {
 		}
 		if q, err := ParsePublicKey(p.Base64()); err != nil || !q.Equal(p) {
 			t.Fatalf("accepted key does not survive: %v", err)
+		}
+	})
+}
+
+// protectedForm is what a protected key consists of, for keys that openssl would not write.
+type protectedForm struct {
+	Algorithm struct {
+		ID     asn1.ObjectIdentifier
+		Params struct {
+			KDF struct {
+				ID     asn1.ObjectIdentifier
+				Params any
+			}
+			Cipher struct {
+				ID asn1.ObjectIdentifier
+				IV []byte
+			}
+		}
+	}
+	Data []byte
+}
+
+func protected(t testing.TB, kdf asn1.ObjectIdentifier, params any, change ...func(*protectedForm)) []byte {
+	t.Helper()
+	var f protectedForm
+	f.Algorithm.ID = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
+	f.Algorithm.Params.KDF.ID, f.Algorithm.Params.KDF.Params = kdf, params
+	f.Algorithm.Params.Cipher.ID, f.Algorithm.Params.Cipher.IV = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}, make([]byte, 16)
+	f.Data = make([]byte, 32)
+	for _, c := range change {
+		c(&f)
+	}
+	der, err := asn1.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der})
+}
+
+func TestAProtectedKeyOpensWithItsPassphraseOnly(t *testing.T) {
+	key := testKey(t, "pkcs8.pem")
+	text, err := key.ProtectedPEM([]byte("correct horse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key.rsa), []byte("correct horse"), x509.PEMCipherAES256) //nolint:staticcheck // it is about old keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"PKCS#8": text, "the old form": pem.EncodeToMemory(der)} {
+		asked := 0
+		got, err := ParseProtectedKey(text, func() ([]byte, error) { asked++; return []byte("correct horse"), nil })
+		if err != nil || !got.Public().Equal(key.Public()) || asked != 1 {
+			t.Errorf("%s: %v, asked %d times", name, err, asked)
+		}
+		if _, err := ParseProtectedKey(text, func() ([]byte, error) { return []byte("battery staple"), nil }); !errors.Is(err, ErrWrongPassphrase) {
+			t.Errorf("%s opens with another passphrase: %v", name, err)
+		}
+		if _, err := ParsePrivateKey(text); !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%s opens without: %v", name, err)
+		}
+	}
+	if _, err := key.ProtectedPEM(nil); err == nil {
+		t.Error("an empty passphrase protects")
+	}
+	if got, err := ParseProtectedKey(key.PEM(), func() ([]byte, error) { t.Error("asked"); return nil, nil }); err != nil || got == nil {
+		t.Errorf("a key without a passphrase: %v", err)
+	}
+}
+
+func TestAProtectedKeyMayNotAskForHoursOfWork(t *testing.T) {
+	pbkdf2, scrypt := asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
+	type rounds struct {
+		Salt   []byte
+		Rounds int
+	}
+	type cost struct {
+		Salt    []byte
+		N, R, P int
+	}
+	salt := make([]byte, 16)
+	for name, text := range map[string][]byte{
+		"rounds": protected(t, pbkdf2, rounds{salt, 1 << 40}), "no rounds": protected(t, pbkdf2, rounds{salt, 0}), "negative rounds": protected(t, pbkdf2, rounds{salt, -1}),
+		"memory": protected(t, scrypt, cost{salt, 1 << 40, 8, 1}), "blocks": protected(t, scrypt, cost{salt, 1 << 14, 1 << 30, 1}), "lanes": protected(t, scrypt, cost{salt, 1 << 14, 8, 1 << 30}),
+		"a short iv":     protected(t, pbkdf2, rounds{salt, 1}, func(f *protectedForm) { f.Algorithm.Params.Cipher.IV = salt[:3] }),
+		"half a block":   protected(t, pbkdf2, rounds{salt, 1}, func(f *protectedForm) { f.Data = salt[:7] }),
+		"a block of DES": protected(t, pbkdf2, rounds{salt, 1}, func(f *protectedForm) { f.Algorithm.Params.Cipher.ID = asn1.ObjectIdentifier{1, 2, 840, 113549, 3, 7} }),
+		"another cipher": protected(t, pbkdf2, rounds{salt, 1}, func(f *protectedForm) { f.Algorithm.Params.Cipher.ID = asn1.ObjectIdentifier{1, 2} }),
+		"another way":    protected(t, asn1.ObjectIdentifier{1, 2, 3}, rounds{salt, 1}),
+	} {
+		if _, err := ParseProtectedKey(text, func() ([]byte, error) { return []byte("x"), nil }); !errors.Is(err, ErrKey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzProtectedKeys(f *testing.F) {
+	for _, name := range []string{"pkcs1.pem", "pkcs8.pem", "pkcs8-passphrase.pem", "pkcs1-passphrase.pem", "elliptic.pem"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add(protected(f, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, struct {
+		Salt   []byte
+		Rounds int
+	}{make([]byte, 16), 3}))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		key, err := ParseProtectedKey(text, func() ([]byte, error) { return []byte("x"), nil })
+		if (key == nil) == (err == nil) || err != nil && !errors.Is(err, ErrKey) {
+			t.Errorf("%v, %v", key, err)
 		}
 	})
 }

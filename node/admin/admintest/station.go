@@ -121,7 +121,7 @@ func (s *Station) Runs(ctx context.Context, q admin.RunQuery, fn func(*admin.Run
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !q.All && (r.State.Waits() || r.State == admin.Done) {
+		if !q.All && (r.State == admin.Queued || r.State == admin.Done) {
 			continue
 		}
 		if err := fn(r); err != nil {
