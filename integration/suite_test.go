@@ -25,6 +25,7 @@ func suite() []scenario {
 		proxyScenarios(),
 		connectionScenarios(),
 		policyScenarios(),
+		approvalScenarios(),
 		sifScenarios(),
 		taskScenarios(),
 		logScenarios(),

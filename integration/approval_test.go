@@ -1,0 +1,260 @@
+//go:build integration
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/internal/imagekit"
+	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/keyfile"
+)
+
+// approvalScenarios are about runs that wait for the administrator, and about
+// what he changes while the node runs.
+func approvalScenarios() []scenario {
+	return []scenario{
+		{"a run waits for approval, also over a kill of the node, and for the image that was approved", approvedRun},
+		{"a denied run never runs and its sender reads why", deniedRun},
+		{"a rule gives databases and functions to some runs only", boundRuns},
+		{"a reload changes what begins and not what runs", reloaded},
+		{"a key with a passphrase is published and used", protectedKey},
+	}
+}
+
+var askAdministrator = map[string]any{"rules": []any{map[string]any{"approve": "manual"}}}
+
+// waits waits until a run waits for approval of an image.
+func (n *node) waits(t *testing.T, run int64, pinned string) {
+	t.Helper()
+	eventually(t, func() error {
+		held := show[[]admin.Run](t, n, "ps", "--filter", "status=held", "--filter", fmt.Sprintf("id=%d", run))
+		if len(held) != 1 || held[0].Approval == nil || held[0].Approval.Pinned != pinned || held[0].Approval.Answer != "" {
+			return fmt.Errorf("ps shows %+v, wanted run %d to wait for %s", held, run, pinned)
+		}
+		return nil
+	})
+}
+
+// onRecord are the entries of the node's audit log about a run, or with 0 about any.
+func (n *node) onRecord(t *testing.T, event string, run int64) []map[string]any {
+	t.Helper()
+	args := []string{"audit", "export", "--state-dir", n.StateDir, "--filter", "event=" + event}
+	if run > 0 {
+		args = append(args, "--filter", fmt.Sprintf("run=%d", run))
+	}
+	out, errOut, err := n.w.v6node(t, args...)
+	if err != nil {
+		t.Fatalf("%v: %s", err, errOut)
+	}
+	var entries []map[string]any
+	for line := range strings.Lines(out) {
+		var e map[string]any
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+func approvedRun(t *testing.T, w *world) {
+	registry := w.registry(t, imagekit.RegistryOptions{})
+	first := w.pack(t, registry, "suite/approved", "first")
+	n := w.start(t, nodeOptions{Extra: map[string]any{"policies": askAdministrator}})
+	task, run := n.post(t, "env", nil, image(first.Tag))
+	n.waits(t, run, first.Pinned)
+	if q := show[[]admin.Waiting](t, n, "queue"); len(q) != 1 || q[0].Run != run || !strings.Contains(q[0].Reason, "v6node approve") {
+		t.Errorf("queue shows %+v", q)
+	}
+	n.Kill()
+	n.restart(t)
+	n.waits(t, run, first.Pinned)
+	if list := n.sandboxes(t, run); len(list) != 0 {
+		t.Errorf("it has sandboxes before it is approved: %+v", list)
+	}
+	// The tag moves while the approved run waits for room.
+	n.command(t, "pause")
+	n.command(t, "approve", fmt.Sprint(run))
+	n.queued(t, 1)
+	second := w.pack(t, registry, "suite/approved", "second")
+	n.Kill()
+	n.restart(t)
+	n.command(t, "resume")
+	n.waits(t, run, second.Pinned)
+	n.command(t, "approve", fmt.Sprint(run))
+	if got := completed[environment](t, n.finish(t, task)).Raw["IMAGE_MARK"]; got != "second" {
+		t.Errorf("the image %q ran", got)
+	}
+	words := n.onRecord(t, "approved", run)
+	if len(words) != 2 || words[0]["pinned"] != first.Pinned || words[1]["pinned"] != second.Pinned || !strings.Contains(fmt.Sprint(words[1]["actor"]), fmt.Sprint(os.Getuid())) {
+		t.Errorf("on record is %v", words)
+	}
+	n.gone(t, run)
+	if _, errOut, err := w.v6node(t, "approve", fmt.Sprint(run), "--state-dir", n.StateDir); err == nil || !strings.Contains(errOut, "does not wait for approval") {
+		t.Errorf("approved once more: %v, %s", err, errOut)
+	}
+}
+
+func deniedRun(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{Extra: map[string]any{"policies": askAdministrator}})
+	task, run := n.post(t, "env", nil)
+	n.waits(t, run, w.testalgo.Pinned)
+	other, killed := n.post(t, "env", nil)
+	n.waits(t, killed, w.testalgo.Pinned)
+	n.command(t, "deny", fmt.Sprint(run), "--reason", "the committee has not agreed")
+	done := n.finish(t, task)
+	if done.Status != standin.StatusNotAllowed || done.Data != nil || !strings.Contains(done.Text, "has denied this run: the committee has not agreed") {
+		t.Errorf("%q, %q", done.Status, done.Text)
+	}
+	if words := n.onRecord(t, "denied", run); len(words) != 1 || words[0]["reason"] != "the committee has not agreed" || words[0]["actor"] == nil {
+		t.Errorf("on record is %v", words)
+	}
+	n.command(t, "kill", fmt.Sprint(killed))
+	if done := n.finish(t, other); done.Status != standin.StatusKilled {
+		t.Errorf("killed while it waited, it ended as %q", done.Status)
+	}
+	n.gone(t, run)
+	n.gone(t, killed)
+}
+
+func boundRuns(t *testing.T, w *world) {
+	store := w.server.AddStore("suite", "https://store.example.org")
+	n := w.start(t, nodeOptions{
+		Databases: map[string]string{"default": patients, "closed": patients},
+		Extra: map[string]any{"policies": map[string]any{
+			"allowed_algorithms": "suite.invalid/never", "allowed_algorithm_stores": "https://store.example.org/", "allow_either_whitelist_or_store": true,
+			"rules": []any{map[string]any{"databases": "default", "functions": []string{"env", "noop"}, "limits": map[string]any{"pids": 77}}},
+		}},
+	})
+	from := func(id int64) order { return func(s *standin.TaskSpec) { s.Store = id } }
+	for name, c := range map[string]struct {
+		method string
+		orders []order
+		says   string // empty: it is allowed
+	}{
+		"allowed":          {"noop", []order{from(store), databases("default")}, ""},
+		"another function": {"count", []order{from(store), databases("default")}, `call the function "count"`},
+		"another database": {"noop", []order{from(store), databases("default", "closed")}, `the database "closed"`},
+		"from no store":    {"noop", []order{databases("default")}, "comes from none"},
+	} {
+		done := n.call(t, c.method, nil, c.orders...)
+		if want := map[bool]string{true: standin.StatusCompleted, false: standin.StatusNotAllowed}[c.says == ""]; done.Status != want || !strings.Contains(done.Text, c.says) {
+			t.Errorf("%s: %q, %q", name, done.Status, done.Text)
+		}
+		if i := show[[]admin.Inspection](t, n, "inspect", fmt.Sprint(done.ID)); c.says == "" && i[0].Limits.Asked.Pids != 77 {
+			t.Errorf("the limits of the rule do not hold: %+v", i[0].Limits.Asked)
+		}
+	}
+}
+
+// reconfigure changes a node's file.
+func (n *node) reconfigure(t *testing.T, change func(map[string]any)) {
+	t.Helper()
+	text, err := os.ReadFile(n.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := map[string]any{}
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	change(doc)
+	if text, err = yaml.Marshal(doc); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.Config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func reloaded(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{})
+	g := n.hold(t)
+	n.reconfigure(t, func(doc map[string]any) {
+		doc["policies"] = map[string]any{"allowed_algorithms": "suite.invalid/never"}
+		doc["limits"] = map[string]any{"memory": "lots"}
+	})
+	_, errOut, err := w.v6node(t, "reload", "--state-dir", n.StateDir)
+	if err == nil || strings.Count(strings.TrimSpace(errOut), "\n") != 0 || !strings.Contains(errOut, "nothing has changed") || !strings.Contains(errOut, "limits.memory") {
+		t.Errorf("an invalid file: %v, %s", err, errOut)
+	}
+	completed[map[string]any](t, n.call(t, "noop", nil))
+
+	second := filepath.Join(filepath.Dir(n.Config), "second.csv")
+	if err := os.WriteFile(second, []byte(patients), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.reconfigure(t, func(doc map[string]any) {
+		doc["limits"], doc["proxy_port"] = map[string]any{"pids": 99}, 9999
+		doc["databases"] = []any{map[string]any{"label": "second", "uri": second, "type": "csv"}}
+	})
+	c := show[admin.Change](t, n, "reload")
+	if strings.Join(c.Applied, " ") != "databases policies limits" || strings.Join(c.Restart, " ") != "proxy_port" {
+		t.Errorf("reload: %+v", c)
+	}
+	if done := n.call(t, "noop", nil); done.Status != standin.StatusNotAllowed {
+		t.Errorf("under the new policies it ended as %q", done.Status)
+	}
+	n.reconfigure(t, func(doc map[string]any) { delete(doc, "policies") })
+	if err := syscall.Kill(n.PID(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if all := n.onRecord(t, "reloaded", 0); len(all) != 3 || all[2]["actor"] != "SIGHUP" {
+			return fmt.Errorf("on record is %v", all)
+		}
+		return nil
+	})
+	done := n.call(t, "noop", nil, databases("second"))
+	completed[map[string]any](t, done)
+	if i := show[[]admin.Inspection](t, n, "inspect", fmt.Sprint(done.ID), fmt.Sprint(g.run)); i[0].Limits.Asked.Pids != 99 || i[1].Limits.Asked.Pids == 99 {
+		t.Errorf("limits: new %+v, living %+v", i[0].Limits.Asked, i[1].Limits.Asked)
+	}
+	g.undisturbed(t)
+}
+
+func protectedKey(t *testing.T, w *world) {
+	n := w.configure(t, nodeOptions{Sealed: true})
+	file, secret := filepath.Join(filepath.Dir(n.Config), "private_key.pem"), filepath.Join(filepath.Dir(n.Config), "passphrase")
+	if err := os.WriteFile(secret, []byte("correct horse\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := keyfile.Create(file, n.key, []byte("correct horse")); err != nil {
+		t.Fatal(err)
+	}
+	n.reconfigure(t, func(doc map[string]any) {
+		doc["encryption"].(map[string]any)["passphrase_file"] = secret
+	})
+	if out, errOut, err := w.v6node(t, "key", "upload", "--config", n.Config); err != nil || w.server.PublicKey(n.org) != n.key.Public().Base64() {
+		t.Fatalf("upload: %v, %s%s", err, out, errOut)
+	}
+	if out, errOut, err := w.v6node(t, "key", "check", "--config", n.Config); err != nil {
+		t.Errorf("check: %v, %s%s", err, out, errOut)
+	}
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WaitOnline(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.login(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	completed[map[string]any](t, n.call(t, "noop", nil))
+	if strings.Contains(n.Log(1000), "horse") {
+		t.Error("the passphrase is in the log")
+	}
+}
