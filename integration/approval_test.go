@@ -3,7 +3,12 @@
 package integration
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,6 +31,7 @@ func approvalScenarios() []scenario {
 		{"a run waits for approval, also over a kill of the node, and for the image that was approved", approvedRun},
 		{"a denied run never runs and its sender reads why", deniedRun},
 		{"a rule gives databases and functions to some runs only", boundRuns},
+		{"only images run that a trusted key has signed", signedImages},
 		{"a reload changes what begins and not what runs", reloaded},
 		{"a key with a passphrase is published and used", protectedKey},
 	}
@@ -154,6 +160,75 @@ func boundRuns(t *testing.T, w *world) {
 		if i := show[[]admin.Inspection](t, n, "inspect", fmt.Sprint(done.ID)); c.says == "" && i[0].Limits.Asked.Pids != 77 {
 			t.Errorf("the limits of the rule do not hold: %+v", i[0].Limits.Asked)
 		}
+	}
+}
+
+func signedImages(t *testing.T, w *world) {
+	registry := w.registry(t, imagekit.RegistryOptions{})
+	dir := t.TempDir()
+	key := func(name string) (*ecdsa.PrivateKey, string) {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, name+".pub")
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return k, file
+	}
+	trusted, file := key("trusted")
+	stranger, _ := key("stranger")
+	sign := func(repository string, k *ecdsa.PrivateKey, digest string, tagOf string) {
+		img, err := imagekit.Sign(k, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := registry.Push(repository, strings.Replace(tagOf, ":", "-", 1)+".sig", img); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refs := map[string]imagekit.Ref{}
+	for _, name := range []string{"signed", "foreign", "swapped", "unsigned"} {
+		refs[name] = w.pack(t, registry, "suite/"+name, name)
+	}
+	sign("suite/signed", trusted, refs["signed"].Digest, refs["signed"].Digest)
+	sign("suite/foreign", stranger, refs["foreign"].Digest, refs["foreign"].Digest)
+	sign("suite/swapped", trusted, refs["signed"].Digest, refs["swapped"].Digest)
+	n := w.start(t, nodeOptions{Extra: map[string]any{"policies": map[string]any{"signatures": map[string]any{"keys": file}}}})
+	before := registry.Counts().Blobs
+	for name, says := range map[string]string{"foreign": "none of the keys", "swapped": "about another image", "unsigned": "there is no signature"} {
+		done := n.call(t, "env", nil, image(refs[name].Tag))
+		if done.Status != standin.StatusNotAllowed || !strings.Contains(done.Text, says) {
+			t.Errorf("%s: %q, %q", name, done.Status, done.Text)
+		}
+		if e := n.onRecord(t, "decided", done.ID); len(e) != 1 || e[0]["allowed"] != false || !strings.Contains(fmt.Sprint(e[0]["reason"]), says) {
+			t.Errorf("%s: on record is %v", name, e)
+		}
+	}
+	// Two payloads of signatures, and the configurations by which the platform is known.
+	if got := registry.Counts().Blobs - before; got > 5 {
+		t.Errorf("%d blobs were fetched for images that may not run", got)
+	}
+	for _, ref := range []string{refs["signed"].Tag, refs["signed"].Pinned} {
+		done := n.call(t, "env", nil, image(ref))
+		if got := completed[environment](t, done).Raw["IMAGE_MARK"]; got != "signed" {
+			t.Errorf("the image %q ran", got)
+		}
+		if e := n.onRecord(t, "decided", done.ID); len(e) != 1 || !strings.Contains(fmt.Sprint(e[0]["reason"]), "signed with trusted.pub") {
+			t.Errorf("on record is %v", e)
+		}
+	}
+	out, _, err := w.v6node(t, "policy", "test", "--config", n.Config, "--image", refs["foreign"].Tag)
+	if err == nil || !strings.Contains(out, "none of the keys") {
+		t.Errorf("policy test: %v\n%s", err, out)
+	}
+	if out, errOut, err := w.v6node(t, "policy", "test", "--config", n.Config, "--image", refs["signed"].Tag); err != nil {
+		t.Errorf("policy test: %v\n%s%s", err, out, errOut)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
@@ -23,7 +24,8 @@ var errUnapproved = errors.New("the run needs the approval of this node's admini
 // decide asks the policies about a run; without a resolved image, whether any could be allowed. An error is not the
 // policies' word.
 func (n *Node) decide(ctx context.Context, r *server.Run, resolved image.Resolved) (policy.Decision, error) {
-	p := n.settings.Load().policy
+	now := n.settings.Load()
+	p := now.policy
 	q := n.policyRequest(ctx, r, resolved)
 	if p.HasRules() {
 		input, err := n.decodeInput(r)
@@ -35,8 +37,41 @@ func (n *Node) decide(ctx context.Context, r *server.Run, resolved image.Resolve
 	if resolved.Digest == "" {
 		return p.Possible(q), nil
 	}
-	return p.Check(q), nil
+	d := p.Check(q)
+	if !d.Allowed || now.signing == nil {
+		return d, nil
+	}
+	return n.signed(ctx, resolved, now.signing, d)
 }
+
+// signed refuses an allowed run whose image is not signed. A SIF image is looked at when it is provided, if at all.
+func (n *Node) signed(ctx context.Context, resolved image.Resolved, keys *image.SigningKeys, d policy.Decision) (policy.Decision, error) {
+	ref, err := imageref.Parse(resolved.Pinned)
+	if err != nil {
+		return d, err
+	}
+	if ref.Scheme != imageref.Container {
+		if n.cfg.SIF.RequireSignature {
+			return d, nil
+		}
+		return policy.Decision{Reason: "This node runs only signed images (policies.signatures), and does not look at signatures of SIF images: sif.require_signature does."}, nil
+	}
+	source, ok := n.resolver.(image.Signatures)
+	if !ok {
+		return policy.Decision{}, errors.New("signatures are wanted and nothing here can look at them: report this as a defect")
+	}
+	signer, err := source.Signed(ctx, resolved, keys)
+	switch {
+	case errors.Is(err, image.ErrSignature):
+		return policy.Decision{Reason: upperFirst(err.Error()) + "."}, nil
+	case err != nil:
+		return policy.Decision{}, err
+	}
+	d.Reason += " The image is signed with " + signer + "."
+	return d, nil
+}
+
+func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // approval refuses at once what no digest could make allowed, and waits for the administrator's word on a run, if a
 // policy wants it. The word is about the run with the
@@ -124,7 +159,7 @@ func (n *Node) approved(id int64, resolved image.Resolved, d policy.Decision) (p
 	if !approvalFor(rec, resolved) || rec.Approval.Answer != ledger.Approved {
 		return d, errUnapproved
 	}
-	d.Reason = fmt.Sprintf("Approved by %s at %s.", rec.Approval.By, rec.Approval.AnsweredAt.Format(time.RFC3339))
+	d.Reason = fmt.Sprintf("Approved by %s at %s. %s", rec.Approval.By, rec.Approval.AnsweredAt.Format(time.RFC3339), d.Reason)
 	return d, nil
 }
 

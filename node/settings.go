@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
 )
@@ -15,6 +16,7 @@ type settings struct {
 	policy    *policy.Policy
 	databases []config.Database
 	limits    limits.Set
+	signing   *image.SigningKeys // nil where no signature is wanted
 }
 
 // settable are the keys that settings come from. Changes of all others need a restart.
@@ -25,5 +27,11 @@ func newSettings(c *config.Config) (*settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the policies: %w", err)
 	}
-	return &settings{config: c, policy: p, databases: c.Databases, limits: limits.Set{Default: c.Limits, Rules: c.LimitRules}}, nil
+	s := &settings{config: c, policy: p, databases: c.Databases, limits: limits.Set{Default: c.Limits, Rules: c.LimitRules}}
+	if len(c.Policies.SigningKeys) > 0 {
+		if s.signing, err = image.LoadSigningKeys(c.Policies.SigningKeys); err != nil {
+			return nil, fmt.Errorf("%w: %w", config.ErrInvalid, err)
+		}
+	}
+	return s, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/v6node/v6node/node/boot"
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
@@ -117,6 +118,19 @@ func policyTest(c *cli.Context) (err error) {
 		decide = p.ExplainPossible
 	}
 	d, steps := decide(*q)
+	unsure := false
+	if d.Allowed && q.Digest != "" && len(cfg.Policies.SigningKeys) > 0 {
+		signed, known, err := policySignature(c, cfg, resolver, q)
+		if err != nil {
+			return err
+		}
+		steps = append(steps, signed)
+		if !known {
+			unsure = true
+		} else if !signed.Allowed {
+			d = policy.Decision{Reason: signed.Reason}
+		}
+	}
 	for _, s := range steps {
 		r.Steps = append(r.Steps, policyStep(s))
 	}
@@ -126,7 +140,7 @@ func policyTest(c *cli.Context) (err error) {
 		r.Decision = wouldRefuse
 	case d.Manual:
 		r.Decision = wouldWait
-	case q.Digest == "":
+	case q.Digest == "" || unsure:
 		r.Decision = wouldDepend
 	}
 	if d.Allowed {
@@ -186,6 +200,38 @@ func policyQuestion(c *cli.Context) (*policy.Request, error) {
 	return q, nil
 }
 
+// policySignature looks whether the image is signed. It is not known where no registry may be asked.
+func policySignature(c *cli.Context, cfg *config.Config, resolver *image.Resolver, q *policy.Request) (s policy.Step, known bool, err error) {
+	s.Rule = "signatures"
+	keys, err := image.LoadSigningKeys(cfg.Policies.SigningKeys)
+	if err != nil {
+		return s, false, fmt.Errorf("%w: %w", config.ErrInvalid, err)
+	}
+	ref, err := imageref.Parse(q.Image)
+	if err != nil {
+		return s, false, err
+	}
+	switch {
+	case ref.Scheme != imageref.Container:
+		s.Allowed, s.Reason = cfg.SIF.RequireSignature, "sif.require_signature decides on SIF images."
+		return s, true, nil
+	case c.Bool("offline"):
+		s.Allowed, s.Reason = true, "Not looked at: no registry is asked (--offline)."
+		return s, false, nil
+	}
+	signer, err := resolver.Signed(c.Context, image.Resolved{Reference: q.Image, Digest: q.Digest, Pinned: ref.Pin(q.Digest)}, keys)
+	switch {
+	case errors.Is(err, image.ErrSignature):
+		s.Reason = err.Error()
+		return s, true, nil
+	case err != nil:
+		s.Allowed, s.Reason = true, "Not known: "+err.Error()
+		return s, false, nil
+	}
+	s.Allowed, s.Reason = true, "The image is signed with "+signer+"."
+	return s, true, nil
+}
+
 // digestFor finds out what the image is, if that was not given. The error says why it could not.
 func digestFor(q *policy.Request) (err error) {
 	ref, err := imageref.Parse(q.Image)
@@ -230,7 +276,7 @@ func (r *policyReport) print(c *cli.Context) error {
 		return printJSON(c.App.Writer, r)
 	}
 	says := map[string]string{
-		wouldAllow: "allowed", wouldRefuse: "refused", wouldWait: "waits for v6node approve", wouldDepend: "depends on the digest of the image",
+		wouldAllow: "allowed", wouldRefuse: "refused", wouldWait: "waits for v6node approve", wouldDepend: "depends on what could not be looked up",
 	}
 	fmt.Fprintf(c.App.Writer, "%s: %s\n", printable(r.Image), says[r.Decision])
 	if r.Digest != "" {

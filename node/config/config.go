@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,6 +119,12 @@ type Whitelist struct {
 type WhitelistRule struct {
 	Runs  policy.Selector
 	Pairs []string // host:port
+}
+
+func (w Whitelist) equal(o Whitelist) bool {
+	return reflect.DeepEqual(w.Rules, o.Rules) && slices.EqualFunc(w.Some, o.Some, func(a, b WhitelistRule) bool {
+		return a.Runs.Equal(b.Runs) && slices.Equal(a.Pairs, b.Pairs)
+	})
 }
 
 // Reachable are the services and tunnels together.

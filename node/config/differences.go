@@ -16,6 +16,7 @@ var keyOf = map[string]string{
 	"Prometheus": "prometheus", "Metrics": "metrics", "Runtime": "runtime", "Proxy": "proxy_port", "GC": "gc", "Limits": "limits",
 	"LimitRules": "limit_rules", "Enforce": "resources.enforce", "Budget": "resources.budget or resources.reserve",
 	"Admission": "resources.subtasks or resources.queue", "Cgroup": "resources.cgroup", "PollInterval": "poll_interval", "StopGrace": "stop_grace",
+	"Services": "services", "Tunnels": "ssh-tunnels", "Whitelist": "whitelist",
 }
 
 // Differences are the keys whose values differ in two configurations, in the order of Config.
@@ -27,6 +28,9 @@ func Differences(a, b *Config) []string {
 		same := reflect.DeepEqual(va.Field(i).Interface(), vb.Field(i).Interface())
 		if _, rules := va.Field(i).Interface().([]limits.Rule); rules {
 			same = slices.EqualFunc(a.LimitRules, b.LimitRules, limits.Rule.Equal)
+		}
+		if _, list := va.Field(i).Interface().(Whitelist); list {
+			same = a.Whitelist.equal(b.Whitelist)
 		}
 		if !same {
 			out = append(out, key)

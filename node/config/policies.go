@@ -54,6 +54,22 @@ func (d *decoder) policies(s *section, c *Config) {
 			d.warn(line, "policies.allow_either_whitelist_or_store", "policies.allow_either_whitelist_or_store: has no effect without allowed_algorithms; allowed_algorithm_stores decides")
 		}
 	}
+	at, _ := p.get("signatures")
+	sig := d.section(at, "policies.signatures")
+	keys, given := sig.texts("keys")
+	sig.done()
+	for _, e := range keys {
+		file, err := d.absolute(e.text)
+		if err != nil {
+			d.fail(e.line, sig.child("keys"), "policies.signatures.keys: %v", err)
+			continue
+		}
+		out.SigningKeys = append(out.SigningKeys, file)
+	}
+	// Leaving the section empty would allow what it seems to forbid.
+	if at != nil && len(out.SigningKeys) == 0 && len(d.problems) == 0 {
+		d.fail(at.line, "policies.signatures.keys", "policies.signatures.keys is %s; name the files of the public keys that count, or remove policies.signatures", map[bool]string{true: "empty", false: "missing"}[given])
+	}
 	d.policyRules(p, c)
 }
 

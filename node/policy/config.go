@@ -32,6 +32,9 @@ type Config struct {
 	// RequirePull forbids falling back to a local image when the registry cannot be asked. The policy only
 	// carries it; the resolver obeys it.
 	RequirePull bool
+	// SigningKeys are files with public keys of which one must have signed an image; empty wants no signature. The
+	// policy only carries them; the node holds images against them.
+	SigningKeys []string
 	// Rules bind some of the runs that all this allows, in the order of the file.
 	Rules []Rule
 }
