@@ -8,6 +8,7 @@ import (
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/audit"
+	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/policy"
 )
@@ -250,7 +251,54 @@ func TestRulesAboutDatabasesFunctionsAndStores(t *testing.T) {
 func TestADecisionWithoutApprovalBeginsNothing(t *testing.T) {
 	s := newStation(t, newFakeEngine(echo), "")
 	n := s.start()
-	if _, err := n.node.approved(4711, mustResolve(t, n), policy.Decision{Allowed: true, Manual: true}); err == nil {
+	manual, resolved := policy.Decision{Allowed: true, Manual: true}, mustResolve(t, n)
+	if _, err := n.node.approved(4711, resolved, manual); err == nil {
 		t.Error("a run that is not known was approved")
 	}
+	for i, w := range []*ledger.Approval{
+		nil,
+		{Pinned: resolved.Pinned},
+		{Pinned: resolved.Pinned, Answer: ledger.Denied},
+		{Pinned: "registry.invalid/other@" + resolved.Digest, Answer: ledger.Approved},
+		{Pinned: resolved.Pinned, File: resolved.Digest, Answer: ledger.Approved},
+		{Pinned: resolved.Pinned, Answer: ledger.Approved},
+	} {
+		id := int64(100 + i)
+		if err := n.node.ledger.Insert(&ledger.Record{RunID: id, State: ledger.Received, Approval: w}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.node.approved(id, resolved, manual); (err == nil) != (i == 5) || err != nil && !errors.Is(err, errUnapproved) {
+			t.Errorf("%+v: %v", w, err)
+		}
+	}
 }
+
+func TestSignaturesThatCannotBeLookedAtRefuse(t *testing.T) {
+	s := newStation(t, newFakeEngine(echo), "")
+	n := s.start()
+	allowed := policy.Decision{Allowed: true}
+	sifs := image.Resolved{Reference: "sif:algo", Pinned: "sif:algo@sha256:" + strings.Repeat("1", 64)}
+	if d, err := n.node.signed(s.ctx, sifs, &image.SigningKeys{}, allowed); err != nil || d.Allowed || !strings.Contains(d.Reason, "sif.require_signature") {
+		t.Errorf("a SIF image without its own check: %+v, %v", d, err)
+	}
+	n.node.cfg.SIF.RequireSignature = true
+	if d, err := n.node.signed(s.ctx, sifs, &image.SigningKeys{}, allowed); err != nil || !d.Allowed {
+		t.Errorf("a SIF image with its own check: %+v, %v", d, err)
+	}
+	n.node.resolver = image.Schemes{}
+	if d, err := n.node.signed(s.ctx, image.Resolved{Reference: testImage, Pinned: testImage, Digest: testImage[strings.Index(testImage, "@")+1:]}, &image.SigningKeys{}, allowed); err == nil || d.Allowed {
+		t.Errorf("an image of no source: %+v, %v", d, err)
+	}
+	n.node.resolver = fakeSource{}
+	if d, err := n.node.signed(s.ctx, image.Resolved{Pinned: testImage}, &image.SigningKeys{}, allowed); err == nil || d.Allowed {
+		t.Errorf("a source that knows no signatures: %+v, %v", d, err)
+	}
+	before := n.node.settings.Load()
+	s.yaml = "policies: {signatures: {keys: /nowhere/cosign.pub}}\n"
+	if _, err := n.node.Reload(s.ctx, "test"); !errors.Is(err, admin.ErrInvalid) || !strings.Contains(err.Error(), "/nowhere/cosign.pub") || n.node.settings.Load() != before {
+		t.Errorf("a key that is not there: %v", err)
+	}
+}
+
+// fakeSource knows nothing.
+type fakeSource struct{ image.Source }
