@@ -228,12 +228,13 @@ func (a *activeRun) look() {
 }
 
 // shownApproval is a record's approval for the administrator.
-func shownApproval(w *ledger.Approval) *admin.Approval {
+func shownApproval(rec *ledger.Record) *admin.Approval {
+	w := rec.Approval
 	if w == nil {
 		return nil
 	}
 	return &admin.Approval{
-		Reason: w.Why, Pinned: w.Pinned, AskedAt: w.AskedAt, Answer: string(w.Answer), By: w.By, Words: w.Words, AnsweredAt: w.AnsweredAt,
+		Reason: w.Why, Function: rec.Function, Databases: rec.Databases, Pinned: w.Pinned, AskedAt: w.AskedAt, Answer: string(w.Answer), By: w.By, Words: w.Words, AnsweredAt: w.AnsweredAt,
 	}
 }
 

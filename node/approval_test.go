@@ -42,7 +42,7 @@ func TestARunWaitsForApprovalAlsoOverARestart(t *testing.T) {
 	n := s.start()
 	task := s.task(nil)
 	r := s.held(n, task)
-	if w := r.Approval; w == nil || w.Answer != "" || w.Pinned != testImage || !strings.Contains(w.Reason, "rule 1 of policies.rules") {
+	if w := r.Approval; w == nil || w.Answer != "" || w.Pinned != testImage || w.Function != "echo" || !strings.Contains(w.Reason, "rule 1 of policies.rules") {
 		t.Errorf("approval %+v", r.Approval)
 	}
 	q, err := n.view().Queue(s.ctx)

@@ -105,7 +105,7 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 		ReceivedAt: rec.ReceivedAt, AdmittedAt: rec.AdmittedAt, StartedAt: rec.StartedAt, EndedAt: rec.EndedAt,
 		FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
 	}
-	r.Approval = shownApproval(rec.Approval)
+	r.Approval = shownApproval(rec)
 	if a := s.activeRun(rec.RunID); a != nil && r.State == admin.Preparing {
 		if p := a.doing.Load(); p != nil {
 			r.Doing = &admin.ImageProgress{Doing: p.Doing, Done: p.Done, Total: p.Total}

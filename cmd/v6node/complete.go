@@ -181,6 +181,9 @@ func argCandidates(ctx context.Context, cmd *cli.Command, before []string) []can
 	all := cmd.Name == "logs" || cmd.Name == "inspect"
 	// What fails here would only disturb the prompt.
 	_ = admin.NewClient(dir).Runs(ctx, admin.RunQuery{All: all}, func(r *admin.Run) error {
+		if (cmd.Name == "approve" || cmd.Name == "deny") && r.State != admin.Held {
+			return nil
+		}
 		out = append(out, candidate{decimal(r.ID), r.Image + " " + status(r, time.Now())})
 		if len(out) > completeRuns {
 			return errEnough

@@ -76,6 +76,12 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 	d.entry("organization", organization(in.OrganizationName, in.Organization))
 	d.optional("user", number(in.User))
 	d.entry("image", in.Image)
+	if a := in.Approval; a != nil {
+		d.entry("approval", strings.TrimSpace(dash(a.Answer)+"  "+a.Words))
+		d.optional("approval by", a.By)
+		d.entry("approval because", a.Reason)
+		d.entry("approval of", strings.TrimSpace(a.Pinned+"  "+a.Function+"  "+strings.Join(a.Databases, " ")))
+	}
 	d.optional("pinned", in.Pinned)
 	d.optional("SIF file", in.File)
 	d.optional("attempt", number(int64(in.Attempt)))

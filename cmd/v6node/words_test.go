@@ -70,7 +70,9 @@ func completed(t *testing.T, words ...string) []string {
 }
 
 func TestTheProgramCompletesItsOwnWords(t *testing.T) {
-	dir := admintest.Serve(t, hospital(), admin.ServerOptions{})
+	s := hospital()
+	s.RunList = append(s.RunList, &admin.Run{ID: 106, State: admin.Held})
+	dir := admintest.Serve(t, s, admin.ServerOptions{})
 	t.Setenv("V6NODE_STATE_DIR", dir)
 	for _, c := range []struct {
 		words []string
@@ -87,9 +89,13 @@ func TestTheProgramCompletesItsOwnWords(t *testing.T) {
 		{[]string{"events", "--filter", ""}, "type= run= task="},
 		{[]string{"run", "--config", "/etc"}, ":files"},
 		{[]string{"run", "--log-level", ""}, "debug info warn error"},
-		{[]string{"top", ""}, "latest 104 103 102"},
-		{[]string{"logs", "-f", "10"}, "105 104 103 102 101 100"},
+		{[]string{"top", ""}, "latest 104 103 102 106"},
+		{[]string{"logs", "-f", "10"}, "105 104 103 102 101 100 106"},
 		{[]string{"inspect", "103", "9"}, "99"},
+		{[]string{"approve", ""}, "latest 106"},
+		{[]string{"key", ""}, "create show upload check"},
+		{[]string{"policy", "test", "--im"}, "--image"},
+		{[]string{"key", "upload", "--config", ""}, ":files"},
 		{[]string{"completion", ""}, "bash zsh fish"},
 		{[]string{"queue", ""}, ""},
 		{[]string{"nonsense", ""}, ""},

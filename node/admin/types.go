@@ -64,9 +64,12 @@ type Run struct {
 
 // Approval is the administrator's word on a run that a policy wants approved.
 type Approval struct {
-	Reason  string    `json:"reason"` // why it is wanted
-	Pinned  string    `json:"pinned"` // the image that the word is about, with its digest
-	AskedAt time.Time `json:"asked_at"`
+	Reason string `json:"reason"` // why it is wanted
+	// Function is the method that the run's input names, Databases the labels that it asks for.
+	Function  string    `json:"function,omitempty"`
+	Databases []string  `json:"databases,omitempty"`
+	Pinned    string    `json:"pinned"` // the image that the word is about, with its digest
+	AskedAt   time.Time `json:"asked_at"`
 	// Answer is "approved" or "denied", empty while the run waits for it.
 	Answer     string    `json:"answer,omitempty"`
 	By         string    `json:"by,omitempty"`    // the administrator's user
