@@ -165,7 +165,10 @@ func boundRuns(t *testing.T, w *world) {
 
 func signedImages(t *testing.T, w *world) {
 	registry := w.registry(t, imagekit.RegistryOptions{})
-	dir := t.TempDir()
+	dir := filepath.Join(w.dir, fmt.Sprintf("keys%d", w.number())) // which the node's user can read
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	key := func(name string) (*ecdsa.PrivateKey, string) {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -309,6 +312,11 @@ func protectedKey(t *testing.T, w *world) {
 	}
 	if err := keyfile.Create(file, n.key, []byte("correct horse")); err != nil {
 		t.Fatal(err)
+	}
+	if w.user != nil {
+		if err := w.user.own(filepath.Dir(file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n.reconfigure(t, func(doc map[string]any) {
 		doc["encryption"].(map[string]any)["passphrase_file"] = secret
