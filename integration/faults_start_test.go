@@ -38,7 +38,6 @@ func TestNodesThatCannotWorkSayWhyAndEnd(t *testing.T) {
 	scenarios := []scenario{
 		{"a wrong API key", wrongAPIKey},
 		{"a wrong API key, with the node's own containerd", wrongAPIKeyEmbedded},
-		{"an API key that is revoked", revokedAPIKey},
 		{"an encrypted collaboration without encryption", encryptionMissing},
 		{"encryption without an encrypted collaboration", encryptionTooMuch},
 		{"a private key of another organization", foreignKey},
@@ -72,18 +71,6 @@ func wrongAPIKey(t *testing.T, w *world) {
 func wrongAPIKeyEmbedded(t *testing.T, _ *world) {
 	w := newWorld(t, embeddedKind) // its end finds containerd, if it is left
 	w.configure(t, nodeOptions{Extra: map[string]any{"api_key": unknownKey}}).exits(t, exitAPIKey, "API key", "api_key")
-}
-
-func revokedAPIKey(t *testing.T, w *world) {
-	n := w.start(t, nodeOptions{})
-	w.server.RevokeKey(n.ID())
-	w.server.ExpireTokens(n.ID(), true)
-	w.server.CloseSockets(n.ID())
-	code, err := n.Wait(within(t))
-	if err != nil || code != exitAPIKey {
-		t.Errorf("exit code %d, wanted %d (%v)", code, exitAPIKey, err)
-	}
-	oneSentence(t, n.Log(1), "v6node: ", "API key", "api_key")
 }
 
 func encryptionMissing(t *testing.T, w *world) {
