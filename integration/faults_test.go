@@ -53,7 +53,13 @@ func (e ended) sentence(t testing.TB) string {
 	if at < 0 || (at > 0 && e.Text[at-1] != '\n') {
 		t.Fatalf("the node says nothing in the log of run %d, which ended as %q: %.2000s", e.ID, e.Status, e.Text)
 	}
-	return e.Text[at+len(mark):]
+	text, more, _ := strings.Cut(e.Text[at+len(mark):], "\n")
+	// Pieces of the log go another way than the final report, and the last of them
+	// may come after it: then these lines stand there twice.
+	if more != "" && !strings.HasSuffix(e.Text[:at], more) {
+		text += "\n" + more
+	}
+	return text
 }
 
 // oneSentence checks a message for people: one line, not endless, with all that

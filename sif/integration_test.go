@@ -395,7 +395,7 @@ func TestInsideAContainerAnImageOfApptainerIsWhatTheKernelShows(t *testing.T) {
 			p, _ := x.pull("sif:" + g.Name)
 			defer p.Release()
 			s := x.start(p.Reference, func(k *runtime.ContainerSpec) { k.Command = []string{"/bin/sleep", "600"} })
-			roots, err := filepath.Glob(filepath.Join(x.dir, "state", "*", "io.containerd.runtime.v2.task", "k8s.io", s.id, "rootfs"))
+			roots, err := filepath.Glob(filepath.Join("/run", "v6node-*-containerd", "io.containerd.runtime.v2.task", "k8s.io", s.id, "rootfs"))
 			if err != nil || len(roots) != 1 {
 				t.Fatalf("%v, %q", err, roots)
 			}
