@@ -108,6 +108,7 @@ func TestLayersGoStraightToTheRuntimesStore(t *testing.T) {
 	if err := p.Release(); err != nil || content.open != 0 {
 		t.Errorf("%d imports are open, %v", content.open, err)
 	}
+	awaitNoLayers(t, dir)
 }
 
 func TestAStoreThatTakesNoLayersLeavesThemToThePull(t *testing.T) {
@@ -124,6 +125,7 @@ func TestAStoreThatTakesNoLayersLeavesThemToThePull(t *testing.T) {
 			if err := p.Release(); err != nil || content.open != 0 || content.committed != 0 {
 				t.Errorf("%d imports are open, %d committed, %v", content.open, content.committed, err)
 			}
+			awaitNoLayers(t, dir)
 		})
 	}
 }
