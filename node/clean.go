@@ -74,8 +74,11 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 // taken into work in between, which would be prepared and then lose it.
 func (n *Node) releaseJob(jobID, except int64, all bool) (bool, error) {
 	n.mu.Lock()
+	if own := n.active[except]; own != nil {
+		own.scratchless = true // else two that end at the same time wait for each other
+	}
 	for _, a := range n.active {
-		if a.jobID == jobID && a.id != except {
+		if a.jobID == jobID && a.id != except && !a.scratchless {
 			if all && except != 0 { // its first task has ended
 				n.orphaned[jobID] = struct{}{}
 			}

@@ -148,6 +148,9 @@ type activeRun struct {
 	// left is set before the run's room is given back: its devices are free then,
 	// whatever its record says yet.
 	left atomic.Bool
+	// scratchless is set, under the node's lock, when the run has no more use for
+	// its job's scratch, and is over but for its record.
+	scratchless bool
 	// held is set while the run waits for the administrator's approval; word makes it look whether it still has to.
 	held atomic.Bool
 	word chan struct{}
