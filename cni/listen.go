@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -75,7 +76,23 @@ func (n *Netns) addHost(a netip.Addr) error {
 	if err := h.AddrAdd(lo, add); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
+	if a.Is6() {
+		return awaitRoute(h, a)
+	}
 	return nil
+}
+
+// routeTime bounds awaitRoute, which takes a millisecond.
+const routeTime = 5 * time.Second
+
+// awaitRoute waits until the kernel leads to an IPv6 address of its own, which it
+// does a moment after it was given it.
+func awaitRoute(h *netlink.Handle, a netip.Addr) error {
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		if _, err := h.RouteGet(a.AsSlice()); err == nil || time.Since(begin) > routeTime {
+			return err
+		}
+	}
 }
 
 // listen opens a listener on an address of the namespace.
