@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -77,19 +77,27 @@ func (n *Netns) addHost(a netip.Addr) error {
 		return err
 	}
 	if a.Is6() {
-		return awaitRoute(h, a)
+		return n.awaitHost(a)
 	}
 	return nil
 }
 
-// routeTime bounds awaitRoute, which takes a millisecond.
-const routeTime = 5 * time.Second
+// hostTime bounds awaitHost, which takes a millisecond.
+const hostTime = 5 * time.Second
 
-// awaitRoute waits until the kernel leads to an IPv6 address of its own, which it
-// does a moment after it was given it.
-func awaitRoute(h *netlink.Handle, a netip.Addr) error {
+// awaitHost waits until an IPv6 address can be connected to, which the kernel makes
+// possible a moment after it has it. A datagram socket sends nothing for that.
+func (n *Netns) awaitHost(a netip.Addr) error {
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
-		if _, err := h.RouteGet(a.AsSlice()); err == nil || time.Since(begin) > routeTime {
+		err := n.Do(func() error {
+			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Connect(fd, &unix.SockaddrInet6{Port: 9, Addr: a.As16()})
+		})
+		if err == nil || time.Since(begin) > hostTime {
 			return err
 		}
 	}
