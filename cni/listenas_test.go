@@ -30,6 +30,10 @@ func TestAListenerStandsForAnotherMachine(t *testing.T) {
 	}
 	for _, address := range addresses {
 		l, err := n.ListenAs(netip.MustParseAddrPort(address))
+		if errors.Is(err, unix.ENETUNREACH) && address[0] == '[' {
+			t.Logf("not tested with IPv6, to which this machine does not lead: %v", err)
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
