@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
-	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/reach"
 	"github.com/v6node/v6node/node/server"
@@ -19,14 +17,14 @@ import (
 	"github.com/v6node/v6node/proxy/tunnel"
 )
 
-// planFor decides what a run can connect to.
-func (n *Node) planFor(ctx context.Context, rec *ledger.Record, r *server.Run) (*reach.Plan, error) {
+// planFor decides what a run can connect to, of these databases and otherwise.
+func (n *Node) planFor(ctx context.Context, rec *ledger.Record, r *server.Run, databases []config.Database) (*reach.Plan, error) {
 	web, err := n.whitelistFor(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	var all []reach.Database
-	for _, d := range n.cfg.Databases {
+	for _, d := range databases {
 		all = append(all, reach.Database{Label: d.Label, Endpoints: d.Endpoints})
 	}
 	p, err := reach.Make(all, rec.Databases, n.cfg.Reachable(), web)
@@ -44,12 +42,7 @@ func (n *Node) whitelistFor(ctx context.Context, r *server.Run) (egress.Rules, e
 	for _, some := range n.cfg.Whitelist.Some {
 		yes, err := some.Runs.Picks(&subject)
 		if err != nil {
-			err = fmt.Errorf("an entry of whitelist.pairs could not be applied: %w", err)
-			var unresolved *image.Error
-			if !errors.As(err, &unresolved) {
-				err = refuse(ReasonStart, err)
-			}
-			return egress.Rules{}, err
+			return egress.Rules{}, unlessImage(ReasonStart, fmt.Errorf("an entry of whitelist.pairs could not be applied: %w", err))
 		}
 		if yes {
 			rules.Pairs = append(rules.Pairs, some.Pairs...)

@@ -135,6 +135,28 @@ whitelist: {domains: [example.com]}
 	s.clean(n)
 }
 
+func TestADatabaseOfAReloadHasItsConnection(t *testing.T) {
+	gate := make(chan struct{})
+	s := newStation(t, newFakeEngine(until(gate)), "")
+	n := s.start()
+	s.yaml = "databases:\n  - {label: late, uri: \"postgresql://u:p@db.example.org/x\", type: sql}\n"
+	if c, err := n.view().Reload(s.ctx); err != nil || !slices.Equal(c.Applied, []string{"databases"}) {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	task, err := s.user.CreateTask(s.ctx, standin.TaskSpec{
+		Name: "test", Image: testImage, Collaboration: s.collab, Organizations: []int64{s.org}, Method: "echo", Databases: []standin.DatabaseSpec{{Label: "late"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, got := s.engine.doorsOf(s.waitActive(task)); !slices.Equal(got, []string{"127.0.0.3:5432"}) {
+		t.Errorf("doors at %q", got)
+	}
+	close(gate)
+	s.ends(task, standin.StatusCompleted)
+	s.clean(n)
+}
+
 func TestDamagedConnectionsEndTheRunWithTheReason(t *testing.T) {
 	gate := make(chan struct{})
 	s := newStation(t, newFakeEngine(until(gate)), "")

@@ -211,11 +211,12 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
-	plan, err := n.planFor(ctx, rec, r)
+	databases := n.settings.Load().databases // the same for files and connections
+	plan, err := n.planFor(ctx, rec, r, databases)
 	if err != nil {
 		return nil, err
 	}
-	files, err := n.workspaceSpec(rec, r, input, plan)
+	files, err := n.workspaceSpec(rec, r, input, plan, databases)
 	if err != nil {
 		return nil, err
 	}
@@ -493,13 +494,10 @@ func (n *Node) refused(rec *ledger.Record, pinned string, d policy.Decision) err
 }
 
 func (n *Node) policyRequest(ctx context.Context, r *server.Run, resolved image.Resolved) policy.Request {
+	s := n.subject(ctx, r)
 	q := policy.Request{
-		Image: r.Image, Digest: resolved.Digest, File: resolved.File, UserID: r.InitUserID, OrganizationID: r.InitOrganizationID,
-		OrganizationName: func() (string, error) { return n.api.OrganizationName(ctx, r.InitOrganizationID) },
-		DigestOf: func(ref string) (string, error) {
-			resolved, err := n.resolver.Resolve(ctx, ref)
-			return resolved.Digest, err
-		},
+		Image: s.Image, Digest: resolved.Digest, File: resolved.File, UserID: s.UserID, OrganizationID: s.OrganizationID,
+		OrganizationName: s.OrganizationName, DigestOf: s.DigestOf,
 		StoreID: r.StoreID, StoreAddresses: func() ([]string, error) { return n.api.StoreAddresses(ctx, r.StoreID) },
 	}
 	for _, d := range r.Databases {
@@ -540,7 +538,7 @@ func asStart(ctx context.Context, err error) error {
 	return refuse(ReasonStart, err)
 }
 
-func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, plan *reach.Plan) (*workspace.Spec, error) {
+func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, plan *reach.Plan, databases []config.Database) (*workspace.Spec, error) {
 	kept, err := plan.Encode()
 	if err != nil {
 		return nil, err
@@ -553,7 +551,7 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, pl
 		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
 		Hosts: plan.HostsFile(), Variables: plan.Variables(), Connections: kept,
 	}
-	for _, d := range n.settings.Load().databases {
+	for _, d := range databases {
 		s.Databases = append(s.Databases, Database(d))
 	}
 	for _, d := range r.Databases {

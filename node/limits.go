@@ -23,11 +23,17 @@ func (n *Node) bestEffort() bool { return n.cfg.Enforce == config.EnforceBestEff
 func (n *Node) limitsFor(ctx context.Context, r *server.Run) (limits.Limits, error) {
 	set := n.settings.Load().limits
 	l, _, err := set.Resolve(n.subject(ctx, r))
+	return l, unlessImage(ReasonLimit, err)
+}
+
+// unlessImage gives a rule's failure a reason, unless it is that the image was not
+// found, which has a reason of its own.
+func unlessImage(reason Reason, err error) error {
 	var unresolved *image.Error
-	if err != nil && !errors.As(err, &unresolved) {
-		err = refuse(ReasonLimit, err)
+	if err == nil || errors.As(err, &unresolved) {
+		return err
 	}
-	return l, err
+	return refuse(reason, err)
 }
 
 // subject is a run as the rules of the configuration look at it.
