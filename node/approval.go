@@ -23,16 +23,15 @@ var errUnapproved = errors.New("the run needs the approval of this node's admini
 
 // decide asks the policies about a run; without a resolved image, whether any could be allowed. An error is not the
 // policies' word.
-func (n *Node) decide(ctx context.Context, r *server.Run, resolved image.Resolved) (policy.Decision, error) {
+func (n *Node) decide(ctx context.Context, a *activeRun, r *server.Run, resolved image.Resolved) (policy.Decision, error) {
 	now := n.settings.Load()
 	p := now.policy
 	q := n.policyRequest(ctx, r, resolved)
 	if p.HasRules() {
-		input, err := n.decodeInput(r)
-		if err != nil {
+		var err error
+		if q.Function, err = n.functionFor(a, r); err != nil {
 			return policy.Decision{}, err
 		}
-		q.Function = functionOf(input)
 	}
 	if resolved.Digest == "" {
 		return p.Possible(q), nil
@@ -80,7 +79,7 @@ func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) error {
 	defer a.held.Store(false)
 	for {
-		d, err := n.decide(ctx, r, image.Resolved{})
+		d, err := n.decide(ctx, a, r, image.Resolved{})
 		if err != nil || d.Allowed && !d.Manual && !d.Perhaps {
 			return err
 		}
@@ -89,7 +88,7 @@ func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r
 			if resolved, err = n.resolver.Resolve(ctx, r.Image); err != nil {
 				return err
 			}
-			if d, err = n.decide(ctx, r, resolved); err != nil || d.Allowed && !d.Manual {
+			if d, err = n.decide(ctx, a, r, resolved); err != nil || d.Allowed && !d.Manual {
 				return err
 			}
 		}
@@ -125,7 +124,7 @@ func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r
 
 // askApproval writes down that the administrator's word is wanted, unless it is already for this image.
 func (n *Node) askApproval(ctx context.Context, a *activeRun, r *server.Run, resolved image.Resolved, d policy.Decision) (*ledger.Record, error) {
-	input, err := n.decodeInput(r)
+	function, err := n.functionFor(a, r)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +132,7 @@ func (n *Node) askApproval(ctx context.Context, a *activeRun, r *server.Run, res
 		if !approvalFor(l, resolved) {
 			l.Approval = &ledger.Approval{AskedAt: time.Now().UTC(), Pinned: resolved.Pinned, File: resolved.File}
 		}
-		l.Approval.Why, l.Function = d.Reason, functionOf(input)
+		l.Approval.Why, l.Function = d.Reason, function
 		return nil
 	})
 	if err != nil {

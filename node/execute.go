@@ -199,7 +199,6 @@ func (n *Node) attempt(ctx context.Context, a *activeRun, r *server.Run, limit l
 type prepared struct {
 	pinned, sandbox, container string
 	spec                       *engine.Spec
-	function                   string
 	inputUse                   int64 // of the node's own files beside the output
 	imageTook                  time.Duration
 }
@@ -211,6 +210,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	if err != nil {
 		return nil, err
 	}
+	a.function = new(functionOf(input))
 	databases := n.settings.Load().databases // the same for files and connections
 	plan, err := n.planFor(ctx, rec, r, databases)
 	if err != nil {
@@ -226,7 +226,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	}
 	failpoint.Reached(failpoint.Files)
 	spec := n.engineSpec(rec, ws)
-	p := prepared{spec: spec, function: functionOf(input)}
+	p := prepared{spec: spec}
 	var token string
 	var resolved image.Resolved
 	var img *image.Provided
@@ -294,7 +294,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 // runtime does.
 func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
-		l.State, l.Function = ledger.Starting, p.function
+		l.State, l.Function = ledger.Starting, *a.function
 		l.Pinned, l.SandboxID, l.ContainerID = p.pinned, p.sandbox, p.container
 		l.StartedAt, l.InputUse, l.ImageTook = time.Now().UTC(), p.inputUse, p.imageTook
 		return nil

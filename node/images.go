@@ -52,7 +52,7 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 	if err != nil {
 		return resolved, nil, err
 	}
-	d, err := n.decide(ctx, r, resolved)
+	d, err := n.decide(ctx, a, r, resolved)
 	if err != nil {
 		return resolved, nil, err
 	}

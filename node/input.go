@@ -24,6 +24,19 @@ func (n *Node) decodeInput(r *server.Run) ([]byte, error) {
 	return plain, nil
 }
 
+// functionFor is the method that a run's input names. The input, which may be long
+// and encrypted, is read for that no more than once.
+func (n *Node) functionFor(a *activeRun, r *server.Run) (string, error) {
+	if a.function == nil {
+		input, err := n.decodeInput(r)
+		if err != nil {
+			return "", err
+		}
+		a.function = new(functionOf(input))
+	}
+	return *a.function, nil
+}
+
 func (n *Node) plainInput(r *server.Run) ([]byte, error) {
 	if n.key != nil {
 		plain, err := n.key.Decrypt(r.Input)

@@ -141,6 +141,8 @@ type activeRun struct {
 	admittedAt, endedAt time.Time
 	use                 *ledger.Use
 	again               bool // the run begins anew
+	// function is the method that the input names, nil before the input was read.
+	function *string
 	// halted is set when the runtime has confirmed that the algorithm does not run
 	// any more; exit is how it ended, nil where it does not tell.
 	halted bool
