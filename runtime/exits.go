@@ -9,6 +9,8 @@ import (
 	containerdapi "github.com/containerd/containerd/api/services/events/v1"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -51,11 +53,9 @@ func (e *exits) note(id string, code int) {
 	e.codes[id] = code
 }
 
-// hear listens to containerd's own events until ctx ends.
+// hear listens to containerd's own events until ctx ends, or the runtime says that
+// it has none.
 func (w *Watcher) hear(ctx context.Context) {
-	if w.c.Info().Name != "containerd" {
-		return
-	}
 	api := containerdapi.NewEventsClient(w.c.conn)
 	for ctx.Err() == nil {
 		stream, err := api.Subscribe(ctx, &containerdapi.SubscribeRequest{Filters: []string{`topic=="/tasks/exit"`}}, grpc.WaitForReady(true))
@@ -65,7 +65,7 @@ func (w *Watcher) hear(ctx context.Context) {
 				w.heard(envelope)
 			}
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || status.Code(err) == codes.Unimplemented {
 			return
 		}
 		w.c.log.Debug("containerd's own event stream ended", "error", err)

@@ -62,9 +62,19 @@ const (
 
 // RecursiveReadOnly says whether a handler can make a mount's submounts
 // read-only too.
-func (i Info) RecursiveReadOnly(handler string) bool {
-	at := slices.IndexFunc(i.Handlers, func(h Handler) bool { return h.Name == handler })
-	return at >= 0 && i.Handlers[at].RecursiveReadOnly
+func (i Info) RecursiveReadOnly(handler string) bool { return i.handler(handler).RecursiveReadOnly }
+
+// UserNamespaces says whether a handler can give a sandbox a user namespace, and
+// map what is mounted into it.
+func (i Info) UserNamespaces(handler string) bool { return i.handler(handler).UserNamespaces }
+
+// handler is the one of that name, or one that can do nothing.
+func (i Info) handler(name string) Handler {
+	at := slices.IndexFunc(i.Handlers, func(h Handler) bool { return h.Name == name })
+	if at < 0 {
+		return Handler{}
+	}
+	return i.Handlers[at]
 }
 
 // Handler is a runtime handler (RuntimeClass) with its features.

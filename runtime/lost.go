@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,21 +67,11 @@ func (l *lookout) lost(pid func() int) bool {
 // findMonitor takes hold of the parent of a process: of a container's first
 // process that is its monitor, or init where the monitor is gone already.
 func (l *lookout) findMonitor(pid int) {
-	text, err := textValue(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return
-	}
-	// The name, in parentheses, may hold anything; the parent is the second
-	// field after it (proc_pid_stat(5)).
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 2 {
-		return
-	}
-	parent, err := strconv.Atoi(fields[1])
+	parent, err := statField(fmt.Sprintf("/proc/%d", pid), 4)
 	if err != nil || parent <= 1 {
 		return
 	}
-	if fd, err := unix.PidfdOpen(parent, 0); err == nil {
+	if fd, err := unix.PidfdOpen(int(parent), 0); err == nil {
 		l.monitor = fd
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,13 +52,6 @@ func (m *IDMap) options() *cri.UserNamespace {
 		return nil // containerd 1.6 does not know the field
 	}
 	return &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: m.mappings(), Gids: m.mappings()}
-}
-
-// UserNamespaces says whether a handler can give a sandbox a user namespace, and
-// map what is mounted into it.
-func (i Info) UserNamespaces(handler string) bool {
-	at := slices.IndexFunc(i.Handlers, func(h Handler) bool { return h.Name == handler })
-	return at >= 0 && i.Handlers[at].UserNamespaces
 }
 
 // ErrNotMappable: a file or directory is on a file system whose mounts cannot be

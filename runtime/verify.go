@@ -161,21 +161,27 @@ const pfExiting = 0x4
 // exiting tells whether a process is ending or waits to be collected. The kernel
 // takes it out of its groups first, so that it seems to be in the root's.
 func exiting(proc string) (bool, error) {
+	flags, err := statField(proc, 9)
+	return flags&pfExiting != 0, err
+}
+
+// statField is a number of a process's stat file, counted as in proc_pid_stat(5)
+// and behind the second, its name, which may hold anything.
+func statField(proc string, number int) (uint64, error) {
 	text, err := textValue(filepath.Join(proc, "stat"))
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	// The name, in parentheses, may hold anything; the flags are the seventh
-	// field after it (proc_pid_stat(5)).
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 7 {
-		return false, fmt.Errorf("%s/stat has an unknown form", proc)
+	const first = 3
+	if len(fields) <= number-first {
+		return 0, fmt.Errorf("%s/stat has an unknown form", proc)
 	}
-	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	n, err := strconv.ParseUint(fields[number-first], 10, 64)
 	if err != nil {
-		return false, fmt.Errorf("%s/stat has an unknown form: %w", proc, err)
+		return 0, fmt.Errorf("%s/stat has an unknown form: %w", proc, err)
 	}
-	return flags&pfExiting != 0, nil
+	return n, nil
 }
 
 // groupOf reads a process's cgroup file and returns the group that it is in, the
