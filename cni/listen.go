@@ -58,22 +58,13 @@ func (n *Netns) ListenAs(ap netip.AddrPort) (net.Listener, error) {
 
 // addHost gives lo one more address.
 func (n *Netns) addHost(a netip.Addr) error {
-	h, err := n.netlink()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	lo, err := h.LinkByName(loName)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", loName, err)
-	}
 	add := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
 	if a.Is6() {
 		add.Flags = unix.IFA_F_NODAD // to be usable at once
 	} else {
 		add.Scope = int(netlink.SCOPE_HOST) // never the source of a packet to elsewhere
 	}
-	if err := h.AddrAdd(lo, add); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := n.withLo(func(h *netlink.Handle, lo netlink.Link) error { return h.AddrAdd(lo, add) }); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if a.Is6() {

@@ -53,14 +53,5 @@ func withLoopback(args *skel.CmdArgs, fn func(*netlink.Handle, netlink.Link) err
 		return types.NewError(codeNetns, err.Error(), "")
 	}
 	defer n.Close()
-	h, err := n.netlink()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	lo, err := h.LinkByName(loName)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", loName, err)
-	}
-	return fn(h, lo)
+	return n.withLo(fn)
 }

@@ -55,6 +55,20 @@ func (n *Netns) netlink() (*netlink.Handle, error) {
 	return h, nil
 }
 
+// withLo calls fn with the namespace's own lo.
+func (n *Netns) withLo(fn func(*netlink.Handle, netlink.Link) error) error {
+	h, err := n.netlink()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName(loName)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", loName, err)
+	}
+	return fn(h, lo)
+}
+
 // maxFindings bounds an error message: a host's namespace has hundreds of
 // interfaces and routes.
 const maxFindings = 6

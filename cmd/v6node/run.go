@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -110,12 +111,11 @@ func override(cfg *config.Config, c *cli.Context) error {
 		}
 	}
 	if c.IsSet("userns") {
-		switch mode := c.String("userns"); mode {
-		case config.UserNSHost, config.UserNSAuto, config.UserNSRequired:
-			cfg.Runtime.UserNS = mode
-		default:
+		mode := c.String("userns")
+		if !slices.Contains(config.UserNSModes, mode) {
 			return cli.Exit(fmt.Sprintf("v6node: --userns %q is not a mode: use auto, required or host", mode), exitUsage)
 		}
+		cfg.Runtime.UserNS = mode
 	}
 	if c.IsSet("log-format") {
 		switch f := config.LogFormat(c.String("log-format")); f {

@@ -13,6 +13,10 @@ func Inside() bool {
 	return err == nil && !identity(string(b))
 }
 
+// MachineRoot tells whether this process is root of the machine, and not only of a
+// user namespace.
+func MachineRoot() bool { return os.Geteuid() == 0 && !Inside() }
+
 func identity(uidMap string) bool {
 	f := strings.Fields(uidMap)
 	return len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -105,7 +104,7 @@ func features(i runtime.Info, handler string, events bool) []feature {
 		{"devices by CDI", i.CDI, "the runtime gives no devices by CDI, so limits.devices cannot be used",
 			"use containerd 1.7 or newer with enable_cdi = true, or CRI-O"},
 	}
-	if os.Geteuid() == 0 && !userns.Inside() { // else there is one for all
+	if userns.MachineRoot() { // else there is one for all
 		all = append(all, feature{"user namespaces", i.UserNamespaces(handler), "an algorithm's root is the machine's root without capabilities",
 			"use containerd 2.0 or newer, or CRI-O 1.25 or newer, with runc 1.2 or newer, on Linux 6.3 or newer"})
 	}

@@ -181,6 +181,9 @@ const (
 	UserNSRequired = "required"
 )
 
+// UserNSModes are all of them.
+var UserNSModes = []string{UserNSHost, UserNSAuto, UserNSRequired}
+
 // Proxy is the vantage6 API that each run sees.
 type Proxy struct {
 	Port int // inside the run's own network, so runs never collide

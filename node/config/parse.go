@@ -424,7 +424,7 @@ func (d *decoder) runtime(s *section, c *Config) {
 	r := d.section(v, "runtime")
 	defer r.done()
 	r.text("handler", &c.Runtime.Handler)
-	r.oneOf("userns", &c.Runtime.UserNS, UserNSHost, UserNSAuto, UserNSRequired)
+	r.oneOf("userns", &c.Runtime.UserNS, UserNSModes...)
 	text := ""
 	if !r.text("endpoint", &text) || text == "" {
 		return

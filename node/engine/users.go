@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/v6node/v6node/internal/userns"
@@ -55,7 +54,7 @@ func NewUsers(mode UserMode, instance string, log *slog.Logger) (*Users, error) 
 	if mode == UsersHost {
 		return nil, nil
 	}
-	if os.Geteuid() != 0 || userns.Inside() {
+	if !userns.MachineRoot() {
 		if mode == UsersAuto {
 			return nil, nil
 		}

@@ -130,14 +130,9 @@ func (r *registries) signed(ctx context.Context, res Resolved, keys *SigningKeys
 	if err != nil || ref.Scheme != imageref.Container || ref.Digest != res.Digest {
 		return "", &Error{Ref: short(res.Pinned), Kind: ErrInvalid, Cause: errors.New("it is not an image of a registry by its digest")}
 	}
-	loopback := isLoopback(ref.Domain)
-	p, err := r.puller(loopback)
+	p, opts, err := r.at(ref.Domain)
 	if err != nil {
 		return "", err
-	}
-	var opts []name.Option
-	if loopback {
-		opts = append(opts, name.Insecure)
 	}
 	repo, err := name.NewRepository(ref.Name(), opts...)
 	if err != nil {

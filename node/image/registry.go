@@ -90,15 +90,21 @@ func (r *registries) lookUp(ctx context.Context, ref imageref.Reference) (string
 	return digest, nil
 }
 
-func (r *registries) find(ctx context.Context, ref imageref.Reference) (string, error) {
-	loopback := isLoopback(ref.Domain)
+// at is what asks the registry of a domain, and how its names are to be read:
+// without TLS on this machine only.
+func (r *registries) at(domain string) (*remote.Puller, []name.Option, error) {
+	loopback := isLoopback(domain)
 	p, err := r.puller(loopback)
+	if err != nil || !loopback {
+		return p, nil, err
+	}
+	return p, []name.Option{name.Insecure}, nil
+}
+
+func (r *registries) find(ctx context.Context, ref imageref.Reference) (string, error) {
+	p, opts, err := r.at(ref.Domain)
 	if err != nil {
 		return "", err
-	}
-	var opts []name.Option
-	if loopback {
-		opts = append(opts, name.Insecure)
 	}
 	target, err := name.ParseReference(ref.String(), opts...)
 	if err != nil {

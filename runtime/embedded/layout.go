@@ -71,7 +71,7 @@ func newLayout(root, state string) (*layout, error) {
 				l.sockets, n, maxShimDir, maxShimDir-2)
 		}
 	}
-	if os.Geteuid() == 0 && !userns.Inside() {
+	if userns.MachineRoot() {
 		// The root of a sandbox in a user namespace of its own is nobody to this
 		// machine, and has to find its root file system. All of the state
 		// directory could not be made passable for that, nor what is above it.
@@ -90,7 +90,7 @@ func newLayout(root, state string) (*layout, error) {
 func shortDir(state string) string {
 	sum := sha256.Sum256([]byte(state))
 	name := fmt.Sprintf("v6node-%x", sum[:6])
-	if os.Geteuid() == 0 && !userns.Inside() {
+	if userns.MachineRoot() {
 		return filepath.Join("/run", name)
 	}
 	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir()} {
