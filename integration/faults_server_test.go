@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/v6node/v6node/integration/standin"
 )
 
@@ -333,29 +331,13 @@ func fullDisk(t *testing.T, w *world) {
 		t.Fatalf("with room a run ended as %q: %s", roomy.Status, roomy.Text)
 	}
 	n.gone(t, roomy.ID)
-	filler := filepath.Join(state, "filler")
-	f, err := os.Create(filler)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := make([]byte, 4096)
-	for err == nil {
-		_, err = f.Write(block)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
+	makeRoom := fill(t, state)
 	done := n.call(t, "noop", nil)
 	if done.Status == standin.StatusCompleted || done.FinishedAt == nil {
 		t.Errorf("with a full disk it ended as %q", done.Status)
 	}
 	t.Log(done.sentence(t))
 	oneSentence(t, done.sentence(t), "no space left on device", "ask the node's administrator")
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
+	makeRoom()
 	n.goesOn(t, done.ID)
 }

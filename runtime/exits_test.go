@@ -17,12 +17,7 @@ func exitEvent(container, process string, code uint64) []byte {
 }
 
 func TestAnEndThatContainerdDidNotSeeIsLearnedFromTheShim(t *testing.T) {
-	f := newFake(t)
-	f.start(t)
-	c := dialFake(t, f)
-	_, id := startOne(t, c, testSandbox())
-	w, _ := watch(t, c, neverRelist)
-	f.until(t, "a listener", func() bool { return len(f.listeners) == 1 })
+	f, w, id := listening(t, neverRelist)
 	out := wait(t.Context(), w, id)
 	f.await(t, "ContainerStatus", 1)
 	f.mu.Lock()

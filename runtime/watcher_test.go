@@ -29,6 +29,19 @@ func watch(t testing.TB, c *Client, o WatchOptions) (w *Watcher, stop func()) {
 	return w, stop
 }
 
+// listening starts a container at a fake runtime, and a watcher that hears its
+// events.
+func listening(t *testing.T, o WatchOptions) (f *fakeCRI, w *Watcher, id string) {
+	t.Helper()
+	f = newFake(t)
+	f.start(t)
+	c := dialFake(t, f)
+	_, id = startOne(t, c, testSandbox())
+	w, _ = watch(t, c, o)
+	f.until(t, "a listener", func() bool { return len(f.listeners) == 1 })
+	return f, w, id
+}
+
 type waited struct {
 	c   *Container
 	err error
@@ -47,12 +60,7 @@ func wait(ctx context.Context, w *Watcher, id string) <-chan waited {
 var neverRelist = WatchOptions{RelistMin: time.Hour, RelistMax: time.Hour}
 
 func TestWaitReturnsAtTheEventOfTheEnd(t *testing.T) {
-	f := newFake(t)
-	f.start(t)
-	c := dialFake(t, f)
-	_, id := startOne(t, c, testSandbox())
-	w, _ := watch(t, c, neverRelist)
-	f.until(t, "a listener", func() bool { return len(f.listeners) == 1 })
+	f, w, id := listening(t, neverRelist)
 	out := wait(t.Context(), w, id)
 	f.await(t, "ContainerStatus", 1)
 	f.end(id, 5)
@@ -109,12 +117,7 @@ func TestWaitTellsThatTheContainerOrItsSandboxVanished(t *testing.T) {
 }
 
 func TestWaitSurvivesARestartOfTheRuntime(t *testing.T) {
-	f := newFake(t)
-	f.start(t)
-	c := dialFake(t, f)
-	_, id := startOne(t, c, testSandbox())
-	w, _ := watch(t, c, WatchOptions{RelistMin: 10 * time.Millisecond})
-	f.until(t, "a listener", func() bool { return len(f.listeners) == 1 })
+	f, w, id := listening(t, WatchOptions{RelistMin: 10 * time.Millisecond})
 	out := wait(t.Context(), w, id)
 	f.await(t, "ContainerStatus", 1)
 	f.stop()
@@ -127,12 +130,7 @@ func TestWaitSurvivesARestartOfTheRuntime(t *testing.T) {
 }
 
 func TestManyWaitForOneContainer(t *testing.T) {
-	f := newFake(t)
-	f.start(t)
-	c := dialFake(t, f)
-	_, id := startOne(t, c, testSandbox())
-	w, _ := watch(t, c, neverRelist)
-	f.until(t, "a listener", func() bool { return len(f.listeners) == 1 })
+	f, w, id := listening(t, neverRelist)
 	var outs []<-chan waited
 	for range 10 {
 		outs = append(outs, wait(t.Context(), w, id))

@@ -21,32 +21,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/v6node/v6node/proxy/forward"
+	"github.com/v6node/v6node/proxy/internal/logtest"
 )
-
-// records is a log that tests read while it is written.
-type records struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (r *records) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.Write(b)
-}
-
-func (r *records) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.String()
-}
 
 // bench is a proxy that serves, in a world in which names lead where the test
 // says and every address is the machine's loopback.
 type bench struct {
 	t       *testing.T
 	address string
-	log     *records
+	log     *logtest.Records
 	client  *http.Client
 	end     func() error
 
@@ -59,7 +42,7 @@ type bench struct {
 
 func newBench(t *testing.T, rules Rules, lim limits) *bench {
 	t.Helper()
-	b := &bench{t: t, log: &records{}, names: map[string][]string{}}
+	b := &bench{t: t, log: &logtest.Records{}, names: map[string][]string{}}
 	p := newProxy(Config{List: compile(t, rules), Gate: forward.NewGate(), Log: slog.New(slog.NewTextHandler(b.log, nil)).With("run", 7)}, lim)
 	p.resolve = func(_ context.Context, name string) ([]netip.Addr, error) {
 		b.mu.Lock()

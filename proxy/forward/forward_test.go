@@ -13,35 +13,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/proxy/internal/logtest"
 )
-
-// records is a log that tests read while it is written.
-type records struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (r *records) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.Write(b)
-}
-
-func (r *records) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.String()
-}
 
 // serve starts a forward and returns the address of its inner side. The
 // returned function ends it and waits.
-func serve(t *testing.T, f *Forward) (addr string, log *records, end func() error) {
+func serve(t *testing.T, f *Forward) (addr string, log *logtest.Records, end func() error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	log = &records{}
+	log = &logtest.Records{}
 	if f.Gate == nil {
 		f.Gate = NewGate()
 	}
