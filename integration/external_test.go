@@ -35,6 +35,8 @@ type server struct {
 	cmd     *exec.Cmd
 	log     *os.File
 	ended   chan struct{}
+
+	wasKilled bool // in the middle of whatever it did
 }
 
 // startServer starts a runtime of the world's kind below the world's directory,
@@ -128,6 +130,26 @@ func (s *server) lastWords() string {
 	return string(b[max(0, len(b)-4096):])
 }
 
+// removeStrays removes what belongs to a sandbox that the runtime does not know,
+// because it was killed when it began with it: that is for its administrator to do
+// (docs/faults-runtime.md).
+func (s *server) removeStrays(t *testing.T) {
+	t.Helper()
+	strays := &traces{dirs: []string{s.dir}}
+	for _, pid := range strays.processes(t) {
+		if filepath.Base(strings.Fields(commandLine(pid) + " -")[0]) == "containerd-shim-runc-v2" {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may end just now
+		}
+	}
+	for _, m := range strays.mounts(t) {
+		if strings.HasPrefix(filepath.Base(m), "cni-") {
+			if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // stop ends the runtime; it does nothing when it has ended.
 func (s *server) stop(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -152,6 +174,9 @@ func (s *server) stop(t *testing.T) {
 	// was killed; whether it is one of a run's is seen below it.
 	if s.kind == crioKind {
 		_ = unix.Unmount(filepath.Join(s.dir, "root", "overlay"), 0) // mostly there is none
+	}
+	if s.wasKilled {
+		s.removeStrays(t)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ import (
 // result delivered once, nothing is left, and the node lives through it.
 
 func TestContainerdKilledAtAnyStepLosesAndRepeatsNothingOnEmbeddedContainerd(t *testing.T) {
-	onRuntime(t, embeddedKind, append(runtimeKillScenarios(t), scenario{"a monitor that nobody knows", strayMonitor}))
+	onRuntime(t, embeddedKind, append(runtimeKillScenarios(t), scenario{"a monitor and a network namespace that nobody knows", strays}))
 }
 
 // All nodes share the external one, so that is killed for one after the other.
@@ -103,6 +104,7 @@ func (n *node) comesBack(t *testing.T, old int) {
 	t.Helper()
 	if n.w.external != nil {
 		<-n.w.external.ended
+		n.w.external.wasKilled = true
 		n.w.external.start(t)
 		return
 	}
@@ -136,6 +138,9 @@ func runtimeKilledAt(t *testing.T, w *world, program string, p failpoint.Point) 
 	n.takenOver(t, g, true)
 	n.noTraces(t, g.run)
 	n.allOver(t)
+	if left := n.sandboxes(t, g.run); len(left) > 0 {
+		t.Errorf("%d sandboxes of the run are left", len(left))
+	}
 }
 
 // openGate lets the node's only algorithm end, once it runs.
@@ -177,11 +182,23 @@ func endedUnseen(t *testing.T, w *world) {
 	n.noTraces(t, g.run)
 }
 
-// strayMonitor: containerd was killed when it had started the monitor of a sandbox
-// and said so nowhere. The program here is another one with that one's name.
-func strayMonitor(t *testing.T, w *world) {
+// strays: containerd was killed when it had started the monitor of a sandbox, or
+// made its network namespace, and said so nowhere. The program here is another one
+// with that one's name, and the namespace another one at such a place.
+func strays(t *testing.T, w *world) {
 	n := w.start(t, nodeOptions{})
-	g := n.hold(t) // whose monitor stays
+	g := n.hold(t) // whose monitor and namespace stay
+	sandbox, err := n.runtime(t).SandboxStatus(within(t), n.sandboxes(t, g.run)[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := filepath.Join(filepath.Dir(sandbox.NetNS), "cni-nobody's")
+	if err := os.WriteFile(namespace, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/proc/self/ns/net", namespace, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
 	stray := &exec.Cmd{Path: "/bin/sh", Args: []string{"containerd-shim-runc-v2", "-c", "read line",
 		"-namespace", "k8s.io", "-id", "nobody's", "-address", strings.TrimPrefix(n.endpoint(t), "unix://")}}
 	in, err := stray.StdinPipe()
@@ -206,6 +223,15 @@ func strayMonitor(t *testing.T, w *world) {
 		}
 	case <-within(t).Done():
 		t.Error("it lives")
+	}
+	eventually(t, func() error {
+		if _, err := os.Stat(namespace); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the namespace is still there (%w)", err)
+		}
+		return nil
+	})
+	if mounts := w.traces().mounts(t); !slices.Contains(mounts, sandbox.NetNS) {
+		t.Errorf("the network namespace of a living sandbox is gone: %v", mounts)
 	}
 	g.release(t)
 	n.takenOver(t, g, true)

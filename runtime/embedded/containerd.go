@@ -188,7 +188,11 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 	}
 	from := logSize(d.layout.log)
 	// None of these can be one that the new process is about to start.
-	before, err := d.layout.shims()
+	shims, err := d.layout.shims()
+	if err != nil {
+		return err
+	}
+	namespaces, err := d.layout.namespaces()
 	if err != nil {
 		return err
 	}
@@ -208,7 +212,7 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 		err = d.client.installPause(ctx, d.pause)
 	}
 	if err == nil {
-		err = d.endStrays(ctx, before)
+		err = d.endStrays(ctx, shims)
 	}
 	if err != nil {
 		// Shims, if there are any, do not mind.
@@ -223,6 +227,7 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 		d.proc = nil
 		return err
 	}
+	d.removeStrays(ctx, namespaces)
 	d.cfg.Log.InfoContext(ctx, "containerd started", slog.Int("pid", p.pid), slog.String("endpoint", d.Endpoint()),
 		slog.Duration("took", time.Since(began).Round(time.Millisecond)))
 	return nil
