@@ -59,6 +59,7 @@ const (
 	debianKind   kind = "debian"   // the same with Debian's containerd 1.6.20 and runc
 	crioKind     kind = "crio"     // the same with CRI-O and runc
 	rootlessKind kind = "rootless" // each node is a normal user's, with its own containerd
+	oneIDKind    kind = "one id"   // the same of a user who has no subordinate ids
 )
 
 // onRuntime runs scenarios in one world on one kind of runtime, side by side
@@ -72,6 +73,8 @@ func onRuntime(t *testing.T, k kind, scenarios []scenario) {
 		})
 	}
 }
+
+func (k kind) rootless() bool { return k == rootlessKind || k == oneIDKind }
 
 // world is a server, a registry and a runtime, with nodes that the scenarios
 // start or share.
@@ -112,8 +115,11 @@ func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	if w.programs, err = lab.Find(filepath.Join(w.bin, "v6node"), []string{bundle}); err != nil {
 		t.Fatal(err)
 	}
-	if k == rootlessKind {
+	if k.rootless() {
 		w.user = newUser(t)
+	}
+	if k == oneIDKind {
+		w.user.withoutSubordinates(t)
 	}
 	// A short name: sockets of shims have little room for their paths.
 	if w.dir, err = os.MkdirTemp("", "v6it-"); err != nil {
@@ -139,7 +145,7 @@ func newWorld(t *testing.T, k kind, o ...standin.Options) *world {
 	if w.average, err = w.lab.Push("suite/average", w.programs.Algorithm("average")); err != nil {
 		t.Fatal(err)
 	}
-	if k != embeddedKind && k != rootlessKind {
+	if k != embeddedKind && !k.rootless() {
 		w.external = w.startServer(t, "rt")
 		w.installNetwork(t, w.external)
 		w.external.waitNetwork(t, cni.NetworkName)

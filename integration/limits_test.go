@@ -78,8 +78,12 @@ func TestLimitsHoldInRealContainers(t *testing.T) {
 	t.Run("what the machine cannot hold ends the start", func(t *testing.T) { impossible(t, n.w) })
 }
 
-func TestLimitsHoldWithoutRoot(t *testing.T) {
-	n, other := startLimited(t, rootlessKind)
+func TestLimitsHoldWithoutRoot(t *testing.T) { limitsHoldWithoutRoot(t, rootlessKind) }
+
+func TestLimitsHoldWithOneUserID(t *testing.T) { limitsHoldWithoutRoot(t, oneIDKind) }
+
+func limitsHoldWithoutRoot(t *testing.T, k kind) {
+	n, other := startLimited(t, k)
 	n.expectCgroups(t)
 	for name, run := range map[string]func(*testing.T, limitedNode){
 		"a memory hog is killed, and why is said":            memoryHog,

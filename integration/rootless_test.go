@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -54,6 +55,29 @@ func newUser(t *testing.T) *normalUser {
 		u.delegate(t)
 	}
 	return u
+}
+
+// withoutSubordinates takes the user's subordinate ids away.
+func (u *normalUser) withoutSubordinates(t *testing.T) {
+	t.Helper()
+	for flag, file := range map[string]string{"--del-subuids": "/etc/subuid", "--del-subgids": "/etc/subgid"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Split(strings.TrimSpace(line), ":")
+			if len(f) != 3 || f[0] != u.name {
+				continue
+			}
+			first, err1 := strconv.Atoi(f[1])
+			count, err2 := strconv.Atoi(f[2])
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+			u.command(t, "usermod", flag, fmt.Sprintf("%d-%d", first, first+count-1), u.name)
+		}
+	}
 }
 
 // runtimeDir is the user's XDG_RUNTIME_DIR, or dir where no session has made one.
@@ -155,6 +179,16 @@ func (w *world) reachable(t *testing.T) {
 
 func TestOnRootlessContainerd(t *testing.T) {
 	onRuntime(t, rootlessKind, append(suite(), rootlessScenarios()...))
+}
+
+// A user without subordinate ids is alone in the namespace.
+func TestOnRootlessContainerdWithOneUserID(t *testing.T) {
+	onRuntime(t, oneIDKind, append(suite(),
+		scenario{"a node that is killed finds its namespace again", sameNamespace},
+		scenario{"a node that leaves nothing running leaves no namespace", noNamespace},
+		scenario{"without a delegated control group a run without limits is possible where that is wanted", bestEffort},
+		scenario{"an image that has files of several users, and another user to run as, runs as the node's own", severalUsers},
+	))
 }
 
 func rootlessScenarios() []scenario {
@@ -307,4 +341,20 @@ func noNamespace(t *testing.T, w *world) {
 		}
 		return nil
 	})
+}
+
+func severalUsers(t *testing.T, w *world) {
+	n := w.start(t, nodeOptions{})
+	if log := n.Log(1 << 20); !strings.Contains(log, "all algorithms run as this one user") || !strings.Contains(log, "usermod --add-subuids") {
+		t.Errorf("the log does not say that there is one user, and why:\n%s", log)
+	}
+	ref := w.push(t, "suite/users", func(s *imagekit.Spec) {
+		s.User = "1000:1000"
+		s.Gzip = true
+		s.Files = append(imagekit.Skeleton(), imagekit.File{Path: "/theirs", Mode: 0o400, UID: 1000, GID: 42, Data: []byte("x")})
+	})
+	got := completed[sight](t, n.call(t, "probe", nil, image(ref.Tag)))
+	if got.UID != 0 || !slices.Contains(got.Root, "theirs") {
+		t.Errorf("user %d, files in /: %q", got.UID, got.Root)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/image/imageref"
@@ -155,6 +156,8 @@ func LocalImages(images Images) image.LocalFunc {
 // without looking into the image.
 func userOf(img *runtime.Image) (uid int64, known bool) {
 	switch {
+	case userns.OneID():
+		return 0, true // see engine.CRI.Create
 	case img.UID != nil:
 		return *img.UID, true
 	case img.Username == "", img.Username == "root":

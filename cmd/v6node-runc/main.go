@@ -1,10 +1,12 @@
 //go:build linux
 
-// Command v6node-runc is the runc beside it for a user to whom no control
-// groups are delegated. The embedded containerd names a control group in every
-// container's OCI configuration, whether it may make it or not, and runc does not
-// go on without one that is named. This program takes group and limits out of
-// the configuration and then becomes runc.
+// Command v6node-runc is the runc beside it for a user who cannot have all that
+// the embedded containerd writes into every container's OCI configuration. It takes
+// that out and then becomes runc:
+//
+//   - the control group with its limits, which no one has delegated to the user;
+//     it stays where this program is called as runc-with-groups;
+//   - the group 5 of terminals, where the user's namespace has one id only.
 package main
 
 import (
@@ -12,8 +14,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/v6node/v6node/internal/userns"
 )
 
 func main() {
@@ -29,13 +34,17 @@ func run(args []string) error {
 		return err
 	}
 	if bundle := bundleOf(args[1:]); bundle != "" {
-		if err := relax(filepath.Join(bundle, "config.json")); err != nil {
-			return fmt.Errorf("take the control group out of the container's configuration: %w", err)
+		groups := filepath.Base(args[0]) == groupsName
+		if err := relax(filepath.Join(bundle, "config.json"), groups, userns.OneID()); err != nil {
+			return fmt.Errorf("take out of the container's configuration what this user cannot have: %w", err)
 		}
 	}
 	runc := filepath.Join(filepath.Dir(self), "runc")
 	return fmt.Errorf("start %s: %w", runc, syscall.Exec(runc, append([]string{runc}, args[1:]...), os.Environ()))
 }
+
+// groupsName is the name under which control groups stay.
+const groupsName = "runc-with-groups"
 
 // bundleOf finds the OCI bundle of a container that is to be made, "" where none
 // is: only the commands create and run have that option.
@@ -53,13 +62,20 @@ func bundleOf(args []string) string {
 
 // relax changes an OCI configuration, of which it leaves alone what it does not
 // know.
-func relax(path string) error {
+func relax(path string, groups, oneID bool) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if b, err = withoutCgroup(b); err != nil {
-		return err
+	if !groups {
+		if b, err = withoutCgroup(b); err != nil {
+			return err
+		}
+	}
+	if oneID {
+		if b, err = withoutTerminalGroup(b); err != nil {
+			return err
+		}
 	}
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
@@ -85,5 +101,38 @@ func withoutCgroup(config []byte) ([]byte, error) {
 	if spec["linux"], err = json.Marshal(linux); err != nil {
 		return nil, err
 	}
+	return json.Marshal(spec)
+}
+
+func withoutTerminalGroup(config []byte) ([]byte, error) {
+	var spec map[string]json.RawMessage
+	var mounts []map[string]json.RawMessage
+	if err := json.Unmarshal(config, &spec); err != nil {
+		return nil, err
+	}
+	if spec["mounts"] == nil {
+		return config, nil
+	}
+	if err := json.Unmarshal(spec["mounts"], &mounts); err != nil {
+		return nil, err
+	}
+	for _, m := range mounts {
+		var kind string
+		var options []string
+		if json.Unmarshal(m["type"], &kind) != nil || kind != "devpts" || json.Unmarshal(m["options"], &options) != nil {
+			continue
+		}
+		options = slices.DeleteFunc(options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
+		b, err := json.Marshal(options)
+		if err != nil {
+			return nil, err
+		}
+		m["options"] = b
+	}
+	b, err := json.Marshal(mounts)
+	if err != nil {
+		return nil, err
+	}
+	spec["mounts"] = b
 	return json.Marshal(spec)
 }

@@ -51,3 +51,20 @@ func TestTheBundleIsFoundInTheArguments(t *testing.T) {
 		}
 	}
 }
+
+func TestTheGroupOfTerminalsIsTakenOut(t *testing.T) {
+	const config = `{"mounts":[{"destination":"/dev/pts","type":"devpts","options":["nosuid","gid=5","mode=0620"]},{"type":"tmpfs","options":["gid=5"]},{"type":"bind"}],"x":12345678901234567890}`
+	got, err := withoutTerminalGroup([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"mounts":[{"destination":"/dev/pts","options":["nosuid","mode=0620"],"type":"devpts"},{"options":["gid=5"],"type":"tmpfs"},{"type":"bind"}],"x":12345678901234567890}`
+	if string(got) != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	for _, bad := range []string{"", "[]", `{"mounts":1}`} {
+		if _, err := withoutTerminalGroup([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}

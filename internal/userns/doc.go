@@ -10,5 +10,8 @@
 // process for whoever started it: signals, exit code, terminal and journal need
 // no help. The network stays the host's.
 //
+// For a user without subordinate ids the namespace has this user only, and
+// unshare(1) makes it.
+//
 // What may not enter: knowledge of containers, runtimes and runs.
 package userns

@@ -17,6 +17,18 @@ func Inside() bool {
 // user namespace.
 func MachineRoot() bool { return os.Geteuid() == 0 && !Inside() }
 
+// OneID tells whether this process is in a user namespace in which a single user
+// id is mapped: no process can be another user there, and no file be given to one.
+func OneID() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && oneID(string(b))
+}
+
+func oneID(uidMap string) bool {
+	f := strings.Fields(uidMap)
+	return len(f) == 3 && f[2] == "1"
+}
+
 func identity(uidMap string) bool {
 	f := strings.Fields(uidMap)
 	return len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"

@@ -27,3 +27,16 @@ func TestIDsAreFoundOutsideTheNamespace(t *testing.T) {
 		}
 	}
 }
+
+func TestASingleIDIsRecognised(t *testing.T) {
+	for text, want := range map[string]bool{
+		"         0       1000          1\n":                                   true,
+		"         0          0 4294967295\n":                                   false,
+		"         0       1000          1\n         1     100000      65536\n": false,
+		"": false,
+	} {
+		if got := oneID(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

@@ -21,7 +21,7 @@ import (
 // ErrInUse is returned by Open when another process has the namespace.
 var ErrInUse = errors.New("another v6node has the namespace of this state directory")
 
-// startTime bounds how long RootlessKit may take, a tenth of a second as a rule.
+// startTime bounds how long it may take to make one, a tenth of a second as a rule.
 const startTime = 30 * time.Second
 
 // Config says where a namespace is kept and what it is made with.
@@ -30,11 +30,14 @@ type Config struct {
 	Dir string
 	// RootlessKit is the program; Hold another that does nothing until SIGTERM.
 	RootlessKit, Hold string
+	// OneID is for a user without subordinate ids: nobody but this user is in
+	// the namespace, which takes no RootlessKit.
+	OneID bool
 }
 
 // Namespace is one that this process may enter, and nobody else at the time.
 type Namespace struct {
-	state string // RootlessKit's directory
+	state string // RootlessKit's directory, or what has its place, see single.go
 	log   string
 	cfg   Config
 	lock  *os.File
@@ -145,14 +148,19 @@ func (n *Namespace) Make(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(n.cfg.RootlessKit, "--state-dir="+n.state, "--net=host", "--propagation=rslave", n.cfg.Hold)
+	cmd, made := n.withIDs()
+	if n.cfg.OneID {
+		if cmd, made, err = n.withOneID(); err != nil {
+			return err
+		}
+	}
 	cmd.Dir = "/"
 	cmd.Env = environment(os.Environ())
 	cmd.Stdout, cmd.Stderr = log, log
 	// A Ctrl-C in the node's terminal is not for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start RootlessKit: %w", err)
+	if err := errors.Join(cmd.Start(), closeAll(cmd.ExtraFiles)); err != nil {
+		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -160,13 +168,18 @@ func (n *Namespace) Make(ctx context.Context) error {
 		if words := n.lastWords(); words != "" {
 			err = fmt.Errorf("%w: %s", err, words)
 		}
-		return unable("RootlessKit did not make a user namespace: %w%s", err, advice())
+		return unable("%s did not make a user namespace: %w%s", filepath.Base(cmd.Path), err, advice())
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		if err := made(cmd.Process.Pid); err != nil {
+			_ = cmd.Process.Kill()
+			<-ended
+			return fail(err)
+		}
 		if n.pid, err = n.keeper(); err == nil && n.pid != 0 {
 			n.fresh = true
 			return nil
@@ -183,7 +196,13 @@ func (n *Namespace) Make(ctx context.Context) error {
 	}
 }
 
-// lastWords are RootlessKit's, in one line.
+// withIDs has RootlessKit make the namespace, which says by itself when it has.
+func (n *Namespace) withIDs() (cmd *exec.Cmd, made func(pid int) error) {
+	return exec.Command(n.cfg.RootlessKit, "--state-dir="+n.state, "--net=host", "--propagation=rslave", n.cfg.Hold),
+		func(int) error { return nil }
+}
+
+// lastWords are those of the program that makes the namespace, in one line.
 func (n *Namespace) lastWords() string {
 	f, err := os.Open(n.log)
 	if err != nil {
@@ -240,6 +259,9 @@ func end(ctx context.Context, state string) error {
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
+	}
+	if single(state) {
+		return endSingle(ctx, fd, state)
 	}
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

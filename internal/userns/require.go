@@ -23,10 +23,16 @@ func unable(format string, a ...any) error {
 // minIDs is how many subordinate ids are needed: as many as images use.
 const minIDs = 65536
 
-// Require checks what a namespace needs. It changes nothing. All that is
+// Require checks what any namespace needs. It changes nothing. All that is
 // missing is in one error, which wraps ErrUnable.
-func Require() error {
-	return machine{root: "/", look: exec.LookPath, subids: getsubids}.require(currentUser())
+func Require() error { return thisMachine().require() }
+
+// RequireIDs checks in the same way what a namespace needs besides, in which there
+// are more users than the one who makes it.
+func RequireIDs() error { return thisMachine().requireIDs(currentUser()) }
+
+func thisMachine() machine {
+	return machine{root: "/", look: exec.LookPath, subids: getsubids}
 }
 
 // machine is what Require looks at.
@@ -57,7 +63,7 @@ func currentUser() owner {
 	return o
 }
 
-func (m machine) require(o owner) error {
+func (m machine) require() error {
 	var errs []error
 	add := func(err error) { errs = append(errs, err) }
 	if n, ok := m.number("proc/sys/user/max_user_namespaces"); ok && n == 0 {
@@ -66,11 +72,24 @@ func (m machine) require(o owner) error {
 	if n, ok := m.number("proc/sys/kernel/unprivileged_userns_clone"); ok && n == 0 {
 		add(unable("user namespaces are for root only on this machine: as root, run `sysctl -w kernel.unprivileged_userns_clone=1`, and write the same to a file in /etc/sysctl.d"))
 	}
-	for program, pkg := range map[string]string{"newuidmap": "uidmap", "newgidmap": "uidmap", "nsenter": "util-linux"} {
-		if _, err := m.look(program); err != nil {
-			add(unable("the program %s is missing: as root, run `apt-get install %s` (on Fedora and Enterprise Linux `dnf install shadow-utils util-linux`)", program, pkg))
+	return errors.Join(append(errs, m.programs("util-linux", "util-linux", "nsenter", "unshare"))...)
+}
+
+// programs names those that are missing, with the package that has them in Debian
+// and in Enterprise Linux.
+func (m machine) programs(debian, enterprise string, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		if _, err := m.look(name); err != nil {
+			errs = append(errs, unable("the program %s is missing: as root, run `apt-get install %s` (on Fedora and Enterprise Linux `dnf install %s`)", name, debian, enterprise))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+func (m machine) requireIDs(o owner) error {
+	errs := []error{m.programs("uidmap", "shadow-utils", "newuidmap", "newgidmap")}
+	add := func(err error) { errs = append(errs, err) }
 	for _, kind := range []struct{ file, flag, option string }{{"etc/subuid", "", "--add-subuids"}, {"etc/subgid", "-g", "--add-subgids"}} {
 		have, err := m.subordinate(kind.file, o)
 		if have < minIDs && m.subids != nil {

@@ -59,7 +59,8 @@ func TestWhatIsMissingIsSaidWithItsCure(t *testing.T) {
 		"no namespaces":            {with("proc/sys/user/max_user_namespaces", "0\n"), nil, []string{"sysctl -w user.max_user_namespaces"}},
 		"namespaces of root":       {with("proc/sys/kernel/unprivileged_userns_clone", "0\n"), nil, []string{"sysctl -w kernel.unprivileged_userns_clone=1"}},
 	} {
-		err := fakeMachine(t, c.files, c.missing...).require(owner{1000, "alice"})
+		m := fakeMachine(t, c.files, c.missing...)
+		err := errors.Join(m.require(), m.requireIDs(owner{1000, "alice"}))
 		if c.want == nil {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -78,14 +79,23 @@ func TestWhatIsMissingIsSaidWithItsCure(t *testing.T) {
 	}
 }
 
+func TestOneIDTakesNoIDsAndNoSetuidProgram(t *testing.T) {
+	if err := fakeMachine(t, nil, "newuidmap", "newgidmap").require(); err != nil {
+		t.Error(err)
+	}
+	if err := fakeMachine(t, nil, "unshare").require(); !errors.Is(err, ErrUnable) {
+		t.Error(err)
+	}
+}
+
 func TestIDsOfADirectoryServiceCount(t *testing.T) {
 	m := fakeMachine(t, nil)
 	m.subids = func(flag, name string) string { return "0: " + name + " 100000 65536\n" }
-	if err := m.require(owner{1000, "alice"}); err != nil {
+	if err := m.requireIDs(owner{1000, "alice"}); err != nil {
 		t.Error(err)
 	}
 	m.subids = func(string, string) string { return "Error fetching ranges\n" }
-	if err := m.require(owner{1000, "alice"}); !errors.Is(err, ErrUnable) {
+	if err := m.requireIDs(owner{1000, "alice"}); !errors.Is(err, ErrUnable) {
 		t.Error(err)
 	}
 }

@@ -24,6 +24,7 @@ const (
 	passTaskDir  = "task_dir"
 	passCgroup   = "cgroup" // "" for none
 	passWhy      = "why"    // why there is none
+	passOneID    = "one_id" // why there is one user id only, "" where there are more
 )
 
 // Enter takes a node that a normal user starts to where it can work: into a
@@ -52,13 +53,17 @@ func Enter(ctx context.Context, o Options, args []string) error {
 	if err := userns.Require(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRuntime, err)
 	}
-	ns, err := userns.Open(userns.Config{Dir: o.Config.StateDir, RootlessKit: kit, Hold: bundle.Pause})
+	ids := userns.RequireIDs()
+	ns, err := userns.Open(userns.Config{Dir: o.Config.StateDir, RootlessKit: kit, Hold: bundle.Pause, OneID: ids != nil})
 	if err != nil {
 		return inUse(err)
 	}
 	pass, err := passFor(o, args, ns.PID())
 	if err != nil {
 		return err
+	}
+	if ids != nil {
+		pass[passOneID] = strings.ReplaceAll(ids.Error(), "\n", "; ")
 	}
 	if err := ns.Make(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrRuntime, err)
@@ -195,6 +200,9 @@ func (o *Options) cgroups(ctx context.Context) runtime.Options {
 	out := runtime.Options{Log: o.Log, CgroupBase: o.Config.Cgroup}
 	if o.Passport == nil {
 		return out
+	}
+	if why := o.Passport.Node[passOneID]; why != "" {
+		o.Log.WarnContext(ctx, "all algorithms run as this one user, and all files in their images are this user's", "reason", why)
 	}
 	out.CgroupBase = o.Passport.Node[passCgroup]
 	if out.NoCgroups = out.CgroupBase == ""; out.NoCgroups {

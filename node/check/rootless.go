@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,17 +16,32 @@ import (
 // subordinate looks for what the user namespace of a node without root needs.
 func subordinate(_ context.Context, report func(Result)) error {
 	r := reporter(report)
-	err := userns.Require()
-	if err == nil {
+	unable, ids := userns.Require(), userns.RequireIDs()
+	if unable == nil && ids == nil {
 		r.ok("", "65536 each, with newuidmap and newgidmap to map them")
-		return nil
 	}
-	// It says all that is missing, one a line.
-	for line := range strings.Lines(err.Error()) {
-		what, fix := cutAt(strings.TrimPrefix(strings.TrimSpace(line), userns.ErrUnable.Error()+": "), ": ")
+	// They say all that is missing, one a line.
+	for what, fix := range missing(unable) {
 		r.fail("", fix, "%s", what)
 	}
+	for what, fix := range missing(ids) {
+		r.warn("", fix, "%s; without, all algorithms run as this one user (docs/rootless.md)", what)
+	}
 	return nil
+}
+
+// missing are the lines of an error, each with the cure that it names.
+func missing(err error) iter.Seq2[string, string] {
+	return func(yield func(what, fix string) bool) {
+		if err == nil {
+			return
+		}
+		for line := range strings.Lines(err.Error()) {
+			if !yield(cutAt(strings.TrimPrefix(strings.TrimSpace(line), userns.ErrUnable.Error()+": "), ": ")) {
+				return
+			}
+		}
+	}
 }
 
 // delegation looks whether a node of a normal user may make control groups. On

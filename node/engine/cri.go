@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/proxy"
 	"github.com/v6node/v6node/runtime"
@@ -360,6 +361,12 @@ func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, er
 		return "", ctx.Err()
 	}
 	// As with the sandbox: not given up half-way.
+	// Where there is one user only, that is who runs the algorithm, whatever the
+	// image says. It is who runs the node, and has nothing that the node has not.
+	var user *int64
+	if userns.OneID() {
+		user = new(int64)
+	}
 	id, err := e.rt.CreateContainer(context.WithoutCancel(ctx), sandboxID, &runtime.ContainerSpec{
 		Name:        containerName,
 		Attempt:     s.Attempt,
@@ -371,6 +378,7 @@ func (e *CRI) Create(ctx context.Context, s *Spec, sandboxID string) (string, er
 		Resources:   s.Resources,
 		Devices:     s.Devices,
 		Annotations: imageAnnotations(s),
+		RunAsUser:   user,
 	}, e.sandboxSpec(s))
 	if err != nil {
 		return "", fmt.Errorf("create the container of run %d: %w", s.RunID, err)

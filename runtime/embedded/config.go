@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/v6node/v6node/internal/userns"
 )
 
 // Config says where an embedded containerd lives and what it is made of.
@@ -70,7 +72,7 @@ func (c *Config) normalize() error {
 	if !filepath.IsAbs(c.PluginBinary) {
 		return fmt.Errorf("the CNI plugin %q is not an absolute path", c.PluginBinary)
 	}
-	if c.NoCgroups {
+	if c.NoCgroups || userns.OneID() {
 		if err := executable(c.Bundle.looseRunc()); err != nil {
 			return fmt.Errorf("the bundle of the embedded containerd is not complete: %w", err)
 		}

@@ -5,10 +5,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/v6node/v6node/internal/userns"
 )
 
 const (
@@ -35,6 +38,7 @@ type Containerd struct {
 	layout *layout
 	pause  *pauseImage
 	client *client
+	differ *differ // nil where containerd unpacks layers itself
 
 	mu      sync.Mutex // held while a process is started or ended
 	proc    *process
@@ -91,11 +95,28 @@ func (d *Containerd) start(ctx context.Context) error {
 	if err := linkRegistries(d.layout.registries, append([]string{d.layout.certs}, machineCerts...)...); err != nil {
 		return fmt.Errorf("cannot tell the embedded containerd of the machine's registries: %w", err)
 	}
+	if userns.OneID() {
+		if err := d.unpackHere(ctx); err != nil {
+			return fmt.Errorf("cannot unpack images for the embedded containerd: %w", err)
+		}
+	}
 	adopted, err := d.adopt(ctx, want)
 	if err != nil || adopted {
 		return err
 	}
 	return d.run(ctx, config, want)
+}
+
+// unpackHere makes what only a containerd with one user id needs.
+func (d *Containerd) unpackHere(ctx context.Context) (err error) {
+	if err := os.Remove(d.layout.groupedRunc); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(d.cfg.Bundle.looseRunc(), d.layout.groupedRunc); err != nil {
+		return err
+	}
+	d.differ, err = serveDiffer(ctx, d.layout.differ, d.client)
+	return err
 }
 
 // plan looks at the host and the bundle and decides what is to run.
@@ -110,7 +131,11 @@ func (d *Containerd) plan(ctx context.Context) (config []byte, want *record, err
 			return nil, nil, err
 		}
 	}
-	if d.pause, err = readPauseImage(d.cfg.Bundle.Pause); err != nil {
+	user := pauseUser
+	if h.oneID {
+		user = 0
+	}
+	if d.pause, err = readPauseImage(d.cfg.Bundle.Pause, user); err != nil {
 		return nil, nil, fmt.Errorf("cannot make the pause image: %w", err)
 	}
 	if config, err = renderConfig(d.layout, d.cfg.Bundle, h, d.pause.ref(), d.cfg.Handlers, d.cfg.NoCgroups); err != nil {
@@ -377,6 +402,7 @@ func (d *Containerd) Stop(ctx context.Context) (stopped bool, err error) {
 			return false, err
 		}
 	}
+	d.differ.close() // it has its socket there
 	err = d.layout.removeTransient()
 	return true, errors.Join(err, d.close())
 }
@@ -404,6 +430,7 @@ func (d *Containerd) close() error {
 		return nil
 	}
 	close(d.closed)
+	d.differ.close()
 	var errs []error
 	if d.proc != nil {
 		d.proc.release()

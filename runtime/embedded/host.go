@@ -26,6 +26,7 @@ type host struct {
 	overlay        bool // else the native snapshotter, which copies
 	volatile       bool // overlay mounts can go without syncing
 	userNamespace  bool
+	oneID          bool // nobody but one user is in it
 	oomAdjustable  bool // oom_score_adj can be lowered
 	appArmor       bool
 	systemdCgroups bool // systemd manages a unified hierarchy
@@ -42,7 +43,7 @@ func probeHost(dir string) (host, error) {
 	if caps&(1<<capSysAdmin) == 0 {
 		return host{}, fmt.Errorf("the embedded containerd cannot mount filesystems: %w; run v6node as root or in a user namespace (rootless)", ErrPrivileges)
 	}
-	h := host{userNamespace: userns.Inside()}
+	h := host{userNamespace: userns.Inside(), oneID: userns.OneID()}
 	h.oomAdjustable = caps&(1<<capSysResource) != 0 && !h.userNamespace
 	// A profile is loaded into the machine's kernel, which takes real root.
 	h.appArmor = !h.userNamespace && appArmorUsable("/sys")
@@ -56,7 +57,7 @@ func probeHost(dir string) (host, error) {
 func (h host) log(ctx context.Context, l *slog.Logger) {
 	l.LogAttrs(ctx, slog.LevelDebug, "host probed for the embedded containerd",
 		slog.Bool("overlay", h.overlay), slog.Bool("volatile", h.volatile),
-		slog.Bool("user_namespace", h.userNamespace), slog.Bool("oom_adjustable", h.oomAdjustable),
+		slog.Bool("user_namespace", h.userNamespace), slog.Bool("one_id", h.oneID), slog.Bool("oom_adjustable", h.oomAdjustable),
 		slog.Bool("apparmor", h.appArmor), slog.Bool("systemd_cgroups", h.systemdCgroups))
 	if !h.overlay {
 		l.WarnContext(ctx, "overlayfs does not work here, containers' filesystems will be copied: use ext4 or xfs for the root directory")

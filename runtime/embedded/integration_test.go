@@ -402,7 +402,7 @@ func TestLongStateDirectoryGetsShortSockets(t *testing.T) {
 func TestPauseImageIsPinnedAndOlderOnesGo(t *testing.T) {
 	n := startNode(t, testConfig(t))
 	ctx := t.Context()
-	older, err := newPauseImage([]byte("another program"), "amd64")
+	older, err := newPauseImage([]byte("another program"), "amd64", pauseUser)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,9 +39,13 @@ type layout struct {
 	socket     string // gRPC: CRI and containerd's own API
 	ttrpc      string
 	shimSocks  string
-	shortPath  bool
-	reachable  bool // whether state is one
-	configTemp string
+	differ     string // where the node unpacks layers, see differ.go
+	// groupedRunc is the name for v6node-runc by which it leaves control groups
+	// alone.
+	groupedRunc string
+	shortPath   bool
+	reachable   bool // whether state is one
+	configTemp  string
 }
 
 // newLayout decides on all paths and creates none.
@@ -78,6 +82,8 @@ func newLayout(root, state string) (*layout, error) {
 		l.state, l.reachable = shortDir(state)+"-containerd", true
 	}
 	l.socket = filepath.Join(l.sockets, "containerd.sock")
+	l.differ = filepath.Join(l.sockets, "differ.sock")
+	l.groupedRunc = filepath.Join(state, "runc-with-groups")
 	l.ttrpc = l.socket + ".ttrpc"
 	l.shimSocks = filepath.Join(l.sockets, "s")
 	return l, nil

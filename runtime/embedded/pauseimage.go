@@ -49,8 +49,11 @@ func (p *pauseImage) ref() string {
 	return pauseRepository + ":" + p.manifest.digest[len("sha256:"):][:16]
 }
 
-// readPauseImage makes an image of the pause program at path.
-func readPauseImage(path string) (*pauseImage, error) {
+// pauseUser is the user of sandboxes' first processes: nobody else is this one.
+const pauseUser = 65535
+
+// readPauseImage makes an image of the pause program at path, which runs as user.
+func readPauseImage(path string, user int) (*pauseImage, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -63,10 +66,10 @@ func readPauseImage(path string) (*pauseImage, error) {
 	if len(program) > maxPause {
 		return nil, fmt.Errorf("the pause program %s is larger than %d MiB: the bundle is damaged, build it again", path, maxPause>>20)
 	}
-	return newPauseImage(program, runtime.GOARCH)
+	return newPauseImage(program, runtime.GOARCH, user)
 }
 
-func newPauseImage(program []byte, arch string) (*pauseImage, error) {
+func newPauseImage(program []byte, arch string, user int) (*pauseImage, error) {
 	var tarball bytes.Buffer
 	w := tar.NewWriter(&tarball)
 	err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "pause", Size: int64(len(program)), Mode: 0o555, Format: tar.FormatUSTAR})
@@ -82,7 +85,7 @@ func newPauseImage(program []byte, arch string) (*pauseImage, error) {
 	p := &pauseImage{layer: newBlob(ocispec.MediaTypeImageLayer, tarball.Bytes())}
 	config, err := json.Marshal(ocispec.Image{
 		Platform: ocispec.Platform{Architecture: arch, OS: "linux"},
-		Config:   ocispec.ImageConfig{User: "65535:65535", Entrypoint: []string{"/pause"}, WorkingDir: "/"},
+		Config:   ocispec.ImageConfig{User: fmt.Sprintf("%[1]d:%[1]d", user), Entrypoint: []string{"/pause"}, WorkingDir: "/"},
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.Digest(p.layer.digest)}},
 	})
 	if err != nil {

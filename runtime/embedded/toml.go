@@ -23,6 +23,8 @@ import (
 //     loopback addresses need no entry: containerd falls back to plain HTTP.
 //   - volatile: a writable layer is scratch, nothing is gained by syncing it
 //     to the disk when a container ends.
+//   - proxy_plugins, unpack_config and diff-service: where one user id is mapped
+//     the node unpacks layers itself, see differ.go.
 //   - netns_mounts_under_state_dir: /var/run/netns belongs to the host.
 //   - enable_unprivileged_ports and _icmp are off: nobody can be reached or
 //     pinged from a sandbox, and setting the sysctls takes time.
@@ -66,6 +68,19 @@ disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
 
 [plugins."io.containerd.transfer.v1.local"]
   config_path = {{printf "%q" .Registries}}
+{{- if .Differ}}
+  [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+    platform = {{printf "%q" .Platform}}
+    snapshotter = {{printf "%q" .Snapshotter}}
+    differ = {{printf "%q" .DifferName}}
+
+[plugins."io.containerd.service.v1.diff-service"]
+  default = [{{printf "%q" .DifferName}}]
+
+[proxy_plugins.{{.DifferName}}]
+  type = "diff"
+  address = {{printf "%q" .Differ}}
+{{- end}}
 {{- if .Volatile}}
 
 [plugins."io.containerd.snapshotter.v1.overlayfs"]
@@ -135,6 +150,7 @@ var unneeded = []string{
 type configData struct {
 	Root, State, Socket, TTRPC, ShimSockets  string
 	Snapshotter, PauseRef, Registries        string
+	Differ, DifferName, Platform             string // Differ is "" for containerd's own
 	CNIBin, CNIConf, Shim, Runc, RuncRoot    string
 	Disabled                                 []string
 	UID, GID                                 int
@@ -154,8 +170,14 @@ func renderConfig(l *layout, b Bundle, h host, pauseRef string, handlers []Handl
 		Volatile: h.volatile, DisableAppArmor: !h.appArmor, SystemdCgroup: h.systemdCgroups,
 		RestrictOOMScoreAdj: !h.oomAdjustable,
 	}
-	if noCgroups {
+	switch {
+	case noCgroups:
 		d.Runc = b.looseRunc()
+	case h.oneID:
+		d.Runc = l.groupedRunc
+	}
+	if h.oneID {
+		d.Differ, d.DifferName, d.Platform = l.differ, differName, platform()
 	}
 	for _, h := range handlers {
 		d.Handlers = append(d.Handlers, l.handlerFile(h))

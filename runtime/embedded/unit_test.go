@@ -11,11 +11,11 @@ import (
 )
 
 func TestSamePauseProgramGivesTheSameImage(t *testing.T) {
-	a, err := newPauseImage([]byte("program"), "amd64")
+	a, err := newPauseImage([]byte("program"), "amd64", pauseUser)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newPauseImage([]byte("program"), "amd64")
+	b, err := newPauseImage([]byte("program"), "amd64", pauseUser)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestSamePauseProgramGivesTheSameImage(t *testing.T) {
 	if a.ref() != want {
 		t.Errorf("ref = %s, want %s", a.ref(), want)
 	}
-	c, err := newPauseImage([]byte("another"), "amd64")
+	c, err := newPauseImage([]byte("another"), "amd64", pauseUser)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestOversizedPauseProgramIsRefused(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, maxPause+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readPauseImage(path); err == nil {
+	if _, err := readPauseImage(path, pauseUser); err == nil {
 		t.Error("no error")
 	}
 }
