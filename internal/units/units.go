@@ -66,6 +66,32 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// Size writes a size so that ParseSize reads the same: in the largest unit that
+// leaves no rest. Less than zero stands for itself.
+func Size(n int64) string {
+	if n <= 0 {
+		return strconv.FormatInt(n, 10)
+	}
+	unit := 0
+	for unit < 5 && n%1024 == 0 {
+		n, unit = n/1024, unit+1
+	}
+	return strconv.FormatInt(n, 10) + strings.TrimSpace(" kmgtp"[unit:unit+1])
+}
+
+// Duration writes a duration so that ParseDuration reads the same, "12h" or
+// "1m30s".
+func Duration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 var listPattern = regexp.MustCompile(`\A[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*\z`)
 
 // ParseList reads the kernel's list format, "0-3,8". It accepts no more than

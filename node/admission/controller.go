@@ -37,6 +37,14 @@ type Options struct {
 // MaxDepth is the largest Options.Depth.
 const MaxDepth = 8
 
+// Defaults of Options.
+const (
+	DefaultDepth        = 1
+	DefaultMaxPasses    = 16
+	DefaultMaxPassedFor = 10 * time.Minute
+	DefaultStallAfter   = 10 * time.Minute
+)
+
 func (o Options) withDefaults() (Options, error) {
 	if o.Depth < 0 || o.Depth > MaxDepth {
 		return o, fmt.Errorf("%w: a depth of %d is not between 1 and %d", ErrInvalid, o.Depth, MaxDepth)
@@ -52,16 +60,16 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.DefaultAsk, o.ChildReserve = o.DefaultAsk.clone(), o.ChildReserve.clone()
 	if o.Depth == 0 {
-		o.Depth = 1
+		o.Depth = DefaultDepth
 	}
 	if o.MaxPasses == 0 {
-		o.MaxPasses = 16
+		o.MaxPasses = DefaultMaxPasses
 	}
 	if o.MaxPassedFor == 0 {
-		o.MaxPassedFor = 10 * time.Minute
+		o.MaxPassedFor = DefaultMaxPassedFor
 	}
 	if o.StallAfter == 0 {
-		o.StallAfter = 10 * time.Minute
+		o.StallAfter = DefaultStallAfter
 	}
 	return o, nil
 }

@@ -73,7 +73,7 @@ func fromPair(f field) *value {
 		}
 	}
 	return &value{kind: mapping, line: f.line, fields: []field{
-		{"label", f.line, text(f.key, f.line)}, {"uri", f.line, f.val}, {"type", f.line, text(kind, f.line)},
+		{key: "label", line: f.line, val: text(f.key, f.line)}, {key: "uri", line: f.line, val: f.val}, {key: "type", line: f.line, val: text(kind, f.line)},
 	}}
 }
 

@@ -22,6 +22,9 @@ type decoder struct {
 	known    []string // every key that some section asked for: "policies.allowed_users", "databases[].uri"
 	unknown  []unknownKey
 
+	// given has the lines of the keys that the file gives a value, by their full names: "databases[0].uri".
+	given map[string]int
+
 	policyLimits []policyLimits // of the rules read so far
 }
 
@@ -91,6 +94,7 @@ func (s *section) get(key string) (*value, int) {
 	}
 	for _, f := range s.fields {
 		if f.key == key && f.val.kind != null {
+			s.d.given[s.child(key)] = f.line
 			return f.val, f.line
 		}
 	}

@@ -38,12 +38,16 @@ type value struct {
 	line   int
 	items  []*value
 	fields []field // in the order of the file
+
+	names         bool   // a mapping whose keys are the administrator's: variables, services
+	head, comment string // comments above it, as an element of a list, and behind it
 }
 
 type field struct {
-	key  string
-	line int
-	val  *value
+	key        string
+	line       int
+	val        *value
+	head, foot string // comments above and below
 }
 
 // readDocument turns the bytes of a file into values.
@@ -132,7 +136,9 @@ func (b *builder) value(n *yaml.Node, depth int) *value {
 			if b.stopped {
 				break
 			}
-			v.items = append(v.items, b.value(c, depth+1))
+			item := b.value(c, depth+1)
+			item.head = c.HeadComment
+			v.items = append(v.items, item)
 		}
 		return v
 	case yaml.MappingNode:
@@ -140,9 +146,9 @@ func (b *builder) value(n *yaml.Node, depth int) *value {
 	}
 	switch tag := n.ShortTag(); tag {
 	case "!!null":
-		return &value{kind: null, line: n.Line}
+		return &value{kind: null, line: n.Line, comment: n.LineComment}
 	case "!!str", "!!int", "!!float", "!!bool", "!!timestamp", "!!merge":
-		return &value{kind: scalar, tag: tag, plain: n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0, text: n.Value, line: n.Line}
+		return &value{kind: scalar, tag: tag, plain: n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0, text: n.Value, line: n.Line, comment: n.LineComment}
 	default:
 		return b.fail(n.Line, "the YAML tag %q has no meaning here; remove it", clip(tag))
 	}
@@ -171,7 +177,10 @@ func (b *builder) mapping(n *yaml.Node, depth int) *value {
 			continue
 		}
 		have[k.Value] = n.Content[i].Line
-		v.fields = append(v.fields, field{key: k.Value, line: n.Content[i].Line, val: child})
+		if child.comment == "" {
+			child.comment = k.LineComment
+		}
+		v.fields = append(v.fields, field{key: k.Value, line: n.Content[i].Line, val: child, head: k.HeadComment, foot: k.FootComment})
 	}
 	// Merged keys stand behind the mapping's own, and an earlier merge before a later one, as in YAML 1.1.
 	for len(merged) > 0 {

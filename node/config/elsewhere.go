@@ -7,8 +7,11 @@ import (
 	"github.com/v6node/v6node/internal/hostport"
 )
 
+// replacement is a key and what does its work.
+type replacement struct{ key, instead string }
+
 // replaced are the reference node's keys that mean nothing here, and what does their work.
-var replaced = []struct{ key, instead string }{
+var replaced = []replacement{
 	{"images", "no helper images are used; algorithms' images come from the tasks"},
 	{"alpine", "no helper images are used"},
 	{"vpn_subnet", "there is no VPN between nodes; algorithms exchange data through the server, as subtasks"},

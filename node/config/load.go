@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -16,35 +17,46 @@ const maxKeyFile = 4 << 10
 // Load reads the file at path and the API key file that it names. Errors wrap ErrInvalid; they are Problems, or
 // say why a file could not be read and wrap the system's reason too.
 func Load(path string) (*Config, []Warning, error) {
+	c, _, warnings, err := load(path)
+	if err != nil {
+		c = nil
+	}
+	return c, warnings, err
+}
+
+// load is Load that also returns what the decoder has noted. Warnings are complete also with an error in the file.
+func load(path string) (c *Config, d *decoder, warnings []Warning, err error) {
 	data, mode, err := readLimited(path, maxFile+1)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: it cannot be read: %w: name the node's file with --config", ErrInvalid, err)
+		return nil, nil, nil, fmt.Errorf("%w: it cannot be read: %w: name the node's file with --config", ErrInvalid, err)
 	}
-	c, warnings, err := Parse(path, data)
+	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, warnings, err
+		return nil, nil, nil, fmt.Errorf("%w: the place of %s cannot be found: %w", ErrInvalid, path, err)
 	}
-	if mode&0o077 != 0 && c.holdsSecrets() {
+	c, d = parse(path, abs, data)
+	warnings, err = d.warnings, d.verdict()
+	if mode&0o077 != 0 && (c == nil || c.holdsSecrets()) {
 		warnings = append(warnings, permissionWarning(path, "", mode))
 	} else if mode&0o022 != 0 {
 		warnings = append(warnings, Warning{File: path, Message: fmt.Sprintf("others than its owner may change this file (mode %04o); run: chmod go-w %s", mode, path)})
 	}
-	if c.APIKeyFile == "" {
-		return c, warnings, nil
+	if err != nil || c.APIKeyFile == "" {
+		return c, d, warnings, err
 	}
 	key, mode, err := readLimited(c.APIKeyFile, maxKeyFile+1)
 	if err != nil {
-		return nil, warnings, fmt.Errorf("%w: the API key cannot be read from api_key_file: %w", ErrInvalid, err)
+		return nil, nil, warnings, fmt.Errorf("%w: the API key cannot be read from api_key_file: %w", ErrInvalid, err)
 	}
 	text := strings.TrimSpace(string(key))
 	if text == "" || len(key) > maxKeyFile || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, warnings, Problems{{File: c.APIKeyFile, Key: "api_key_file", Message: "the file named by api_key_file must hold the API key in one line and nothing else"}}
+		return nil, nil, warnings, Problems{{File: c.APIKeyFile, Key: "api_key_file", Message: "the file named by api_key_file must hold the API key in one line and nothing else"}}
 	}
 	c.APIKey = NewSecret(text)
 	if mode&0o077 != 0 {
 		warnings = append(warnings, permissionWarning(c.APIKeyFile, "api_key_file", mode))
 	}
-	return c, warnings, nil
+	return c, d, warnings, nil
 }
 
 func permissionWarning(path, key string, mode fs.FileMode) Warning {

@@ -33,20 +33,32 @@ func Parse(name string, data []byte) (*Config, []Warning, error) {
 		return nil, nil, fmt.Errorf("%w: the place of %s cannot be found: %w", ErrInvalid, name, err)
 	}
 	c, d := parse(name, abs, data)
-	if len(d.problems) > 0 {
-		slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
-		return nil, d.warnings, d.problems
+	if err := d.verdict(); err != nil {
+		return nil, d.warnings, err
 	}
 	return c, d.warnings, nil
 }
 
+// verdict is what is wrong, in the order of the lines; nil for nothing.
+func (d *decoder) verdict() error {
+	if len(d.problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
+	return d.problems
+}
+
 func parse(name, abs string, data []byte) (*Config, *decoder) {
-	d := &decoder{file: name, dir: filepath.Dir(abs)}
 	doc, problems := readDocument(name, data)
 	if problems != nil {
-		d.problems = problems
-		return nil, d
+		return nil, &decoder{file: name, problems: problems}
 	}
+	return decode(name, abs, doc)
+}
+
+// decode reads what a file says. abs is where the file is, or is to be.
+func decode(name, abs string, doc *value) (*Config, *decoder) {
+	d := &decoder{file: name, dir: filepath.Dir(abs), given: map[string]int{}}
 	c := &Config{
 		Name:         nodeName(abs),
 		ShareConfig:  true,

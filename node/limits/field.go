@@ -33,7 +33,12 @@ type Field struct {
 
 	parse func(l *Limits, values []string) error
 	copy  func(to, from *Limits)
+	texts func(l *Limits) []string
 }
+
+// Texts are the limit's values in l as a configuration has them, so that Set reads
+// them again. None is a list without entries, or a limit that l leaves to others.
+func (f *Field) Texts(l Limits) []string { return f.texts(&l) }
 
 // MaxTimeout is the longest that can be asked for.
 const MaxTimeout = 366 * 24 * time.Hour
@@ -65,7 +70,8 @@ var fields = []*Field{
 			l.CPUs = n
 			return nil
 		},
-		copy: func(to, from *Limits) { to.CPUs = from.CPUs },
+		copy:  func(to, from *Limits) { to.CPUs = from.CPUs },
+		texts: func(l *Limits) []string { return []string{strconv.FormatFloat(l.CPUs, 'f', -1, 64)} },
 	},
 	integer("cpu_shares", "cpu-shares", "weigh the run with `NUMBER` against others when CPUs are short (1024 is usual)", 2, 262144, 0, func(l *Limits) *int64 { return &l.CPUShares }),
 	list("cpuset_cpus", "cpuset-cpus", "run on these `CPUS` only (0-3,8)", func(l *Limits) *string { return &l.CpusetCpus }),
@@ -89,7 +95,8 @@ var fields = []*Field{
 			slices.SortFunc(l.Ulimits, func(a, b Ulimit) int { return cmp.Compare(a.Name, b.Name) })
 			return nil
 		},
-		copy: func(to, from *Limits) { to.Ulimits = slices.Clone(from.Ulimits) },
+		copy:  func(to, from *Limits) { to.Ulimits = slices.Clone(from.Ulimits) },
+		texts: func(l *Limits) []string { return texts(l.Ulimits) },
 	},
 	size("tmpfs_size", "", "make the in-memory /tmp of `SIZE`", minTmpfs, func(l *Limits) *int64 { return &l.TmpfsSize }),
 	{
@@ -105,7 +112,8 @@ var fields = []*Field{
 			}
 			return nil
 		},
-		copy: func(to, from *Limits) { to.Devices = slices.Clone(from.Devices) },
+		copy:  func(to, from *Limits) { to.Devices = slices.Clone(from.Devices) },
+		texts: func(l *Limits) []string { return texts(l.Devices) },
 	},
 	{
 		Key: "oom_score_adj", Flag: "oom-score-adj", Usage: "adjust by `NUMBER` (-1000 to 1000) how likely the kernel kills the run when the machine is out of memory", Form: Integer,
@@ -118,6 +126,12 @@ var fields = []*Field{
 			return nil
 		},
 		copy: func(to, from *Limits) { to.OOMScoreAdj = from.OOMScoreAdj },
+		texts: func(l *Limits) []string {
+			if l.OOMScoreAdj == nil {
+				return nil
+			}
+			return []string{strconv.FormatInt(*l.OOMScoreAdj, 10)}
+		},
 	},
 	size("output_size", "", "deliver results up to `SIZE`; 0 is no limit", 1, func(l *Limits) *int64 { return &l.OutputSize }),
 	size("scratch_size", "", "limit /mnt/tmp of a job to `SIZE`; 0 is no limit", minTmpfs, func(l *Limits) *int64 { return &l.ScratchSize }),
@@ -134,7 +148,8 @@ var fields = []*Field{
 			}
 			return err
 		},
-		copy: func(to, from *Limits) { to.Timeout = from.Timeout },
+		copy:  func(to, from *Limits) { to.Timeout = from.Timeout },
+		texts: func(l *Limits) []string { return []string{units.Duration(l.Timeout)} },
 	},
 	integer("crash_retries", "crash-retries", "run an algorithm that crashed again, `NUMBER` times at most; 0 is never", 1, maxCrashRetries, 0, func(l *Limits) *int64 { return &l.CrashRetries }),
 }
@@ -165,7 +180,8 @@ func size(key, alias, usage string, low int64, at func(*Limits) *int64) *Field {
 			}
 			return err
 		},
-		copy: func(to, from *Limits) { *at(to) = *at(from) },
+		copy:  func(to, from *Limits) { *at(to) = *at(from) },
+		texts: func(l *Limits) []string { return []string{units.Size(*at(l))} },
 	}
 }
 
@@ -198,7 +214,8 @@ func integer(key, flag, usage string, low, high, none int64, at func(*Limits) *i
 			*at(l) = n
 			return nil
 		},
-		copy: func(to, from *Limits) { *at(to) = *at(from) },
+		copy:  func(to, from *Limits) { *at(to) = *at(from) },
+		texts: func(l *Limits) []string { return []string{strconv.FormatInt(*at(l), 10)} },
 	}
 }
 
@@ -214,8 +231,17 @@ func list(key, flag, usage string, at func(*Limits) *string) *Field {
 			*at(l) = v[0]
 			return nil
 		},
-		copy: func(to, from *Limits) { *at(to) = *at(from) },
+		copy:  func(to, from *Limits) { *at(to) = *at(from) },
+		texts: func(l *Limits) []string { return []string{*at(l)} },
 	}
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	var out []string
+	for _, e := range list {
+		out = append(out, e.String())
+	}
+	return out
 }
 
 // Change sets some limits and leaves the others as they are. The zero value

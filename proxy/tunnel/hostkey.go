@@ -39,6 +39,9 @@ func ParseHostKey(text string) (HostKey, error) {
 	return HostKey{}, errors.New("it is neither a fingerprint (SHA256:...) nor a public key (ssh-ed25519 AAAA...); ask the machine's administrator for the output of ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
 }
 
+// String is the fingerprint, SHA256:... .
+func (k HostKey) String() string { return k.print }
+
 // IsZero tells whether no key is accepted.
 func (k HostKey) IsZero() bool { return k.print == "" }
 
