@@ -286,6 +286,9 @@ func (d *decoder) checkPlaces(s *section, c *Config) {
 		for _, at := range db.Endpoints {
 			named := slices.ContainsFunc(all, func(o reach.Service) bool { return o.At.Host == at.Host })
 			exact := slices.ContainsFunc(all, func(o reach.Service) bool { return o.At == at })
+			if at.Host == dockerHost && !named {
+				d.warn(line, "databases", "databases: the uri of %q leads to %s, Docker's name for this machine, which means nothing here; write under services %s: 127.0.0.1:%d", db.Label, dockerHost, at, at.Port)
+			}
 			if named && !exact {
 				d.fail(line, "databases", "databases: the uri of %q leads to port %d of %s, which services or ssh-tunnels have with another port; correct one of them", db.Label, at.Port, at.Host)
 			}

@@ -127,7 +127,9 @@ func (b *builder) value(n *yaml.Node, depth int) *value {
 		if len(n.Content) != 1 {
 			return &value{kind: null, line: 1}
 		}
-		return b.value(n.Content[0], depth)
+		v := b.value(n.Content[0], depth)
+		v.head = n.HeadComment
+		return v
 	case yaml.AliasNode:
 		return b.value(n.Alias, depth+1)
 	case yaml.SequenceNode:

@@ -125,6 +125,12 @@ func (d *decoder) top(doc *value) *section {
 	}
 	app := slices.IndexFunc(outer.fields, func(f field) bool { return f.key == "application" })
 	if app < 0 {
+		for _, f := range outer.fields {
+			if f.key == "environments" {
+				outer.get(f.key)
+				d.fail(f.line, f.key, "environments: this is a file of vantage6 3 without a section application; write the settings of one environment into a file of its own with v6node config migrate")
+			}
+		}
 		return outer
 	}
 	inner := d.section(outer.fields[app].val, "application")
@@ -357,6 +363,17 @@ func registryName(text string) (string, error) {
 	return name, nil
 }
 
+// Keys of Python's logging that mean nothing here, besides use_console and loggers.
+var (
+	unusedTexts   = []string{"file", "datefmt"}
+	unusedNumbers = []string{"backup_count", "max_size"}
+)
+
+// pythonFormat tells whether a format is one of Python's logging.
+func pythonFormat(v *value) bool {
+	return v.kind == scalar && (strings.Contains(v.text, "%(") || strings.Contains(v.text, "{"))
+}
+
 func (d *decoder) logging(s *section, c *Config) {
 	v, line := s.get("logging")
 	l := d.section(v, "logging")
@@ -369,8 +386,8 @@ func (d *decoder) logging(s *section, c *Config) {
 	}[level]
 	var unused []string
 	format := ""
-	if f, _ := l.get("format"); f != nil && f.kind == scalar && (strings.Contains(f.text, "%(") || strings.Contains(f.text, "{")) {
-		unused = append(unused, "format") // of Python's logging
+	if f, _ := l.get("format"); f != nil && pythonFormat(f) {
+		unused = append(unused, "format")
 	} else if l.oneOf("format", &format, string(LogText), string(LogJSON)) {
 		c.LogFormat = LogFormat(format)
 	}
@@ -378,12 +395,12 @@ func (d *decoder) logging(s *section, c *Config) {
 	if l.yesNo("use_console", &console); !console {
 		unused = append(unused, "use_console")
 	}
-	for _, key := range []string{"file", "datefmt"} {
+	for _, key := range unusedTexts {
 		if text := ""; l.text(key, &text) {
 			unused = append(unused, key)
 		}
 	}
-	for _, key := range []string{"backup_count", "max_size"} {
+	for _, key := range unusedNumbers {
 		if n := int64(0); l.integer(key, &n, 0, 1<<40) {
 			unused = append(unused, key)
 		}
