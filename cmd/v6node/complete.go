@@ -137,6 +137,9 @@ func valueCandidates(cmd *cli.Command, flag, current string) []candidate {
 	switch f.Names()[0] {
 	case "output":
 		values = []string{asTable, asJSON}
+		if s, ok := f.(*cli.StringFlag); ok && s.Value == asYAML {
+			values[0] = asYAML
+		}
 	case "log-level":
 		values = []string{"debug", "info", "warn", "error"}
 	case "log-format":
@@ -166,6 +169,9 @@ func argCandidates(ctx context.Context, cmd *cli.Command, before []string) []can
 			out = append(out, candidate{s.name, ""})
 		}
 		return out
+	}
+	if strings.Contains(cmd.ArgsUsage, "OLD") || strings.Contains(cmd.ArgsUsage, "FILE") {
+		return []candidate{{filesWanted, ""}}
 	}
 	if !strings.Contains(cmd.ArgsUsage, "RUN") {
 		return nil

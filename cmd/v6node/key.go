@@ -19,9 +19,7 @@ import (
 const defaultBits = 4096
 
 func keyCommand() *cli.Command {
-	configFlag := func() cli.Flag {
-		return &cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "use encryption.private_key and the server of the configuration `FILE`", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true}
-	}
+	const fromConfig = "use encryption.private_key and the server of the configuration `FILE`"
 	passphraseFlag := func(use string) cli.Flag {
 		return &cli.PathFlag{Name: "passphrase-file", Usage: use + "; else " + keyfile.PassphraseVariable + " of the environment", TakesFile: true}
 	}
@@ -72,7 +70,7 @@ Examples:
    v6node key upload --config /etc/v6node/node.yaml
    v6node key upload --config node.yaml --replace`,
 				Flags: []cli.Flag{
-					configFlag(),
+					configFlag(fromConfig),
 					&cli.BoolFlag{Name: "replace", Usage: "replace another key that the server has"},
 					outputFlag(asTable),
 				},
@@ -87,7 +85,7 @@ Exit codes: 0 they fit, 17 the server has another key, 18 it has none.
 
 Example:
    v6node key check --config /etc/v6node/node.yaml`,
-				Flags:        []cli.Flag{configFlag(), outputFlag(asTable)},
+				Flags:        []cli.Flag{configFlag(fromConfig), outputFlag(asTable)},
 				OnUsageError: usageError, HideHelpCommand: true, Action: keyCheck,
 			},
 		},
@@ -171,7 +169,11 @@ func atServer(c *cli.Context, do func(ctx context.Context, api *server.V4, id *s
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	cfg, _, err := config.Load(c.Path("config"))
+	file, err := configFile(c)
+	if err != nil {
+		return err
+	}
+	cfg, _, err := config.Load(file)
 	if err != nil {
 		return err
 	}

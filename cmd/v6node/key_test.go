@@ -60,7 +60,7 @@ func TestKeysAreMadeAndShown(t *testing.T) {
 	}
 	for args, want := range map[string]int{
 		"show " + file: exitEncryption, "show " + file + ".x": exitEncryption, "show": exitUsage, "create": exitUsage, "create a b": exitUsage,
-		"create --bits 512 " + file + ".y": exitUsage, "create " + file + ".z --passphrase-file /nowhere": exitFailure, "check": exitFailure, "check --config /nowhere": exitUsage,
+		"create --bits 512 " + file + ".y": exitUsage, "create " + file + ".z --passphrase-file /nowhere": exitFailure, "check": exitUsage, "check --config /nowhere": exitUsage,
 	} {
 		if _, errOut, code := v6node(t, t.Context(), append([]string{"key"}, strings.Fields(args)...)...); code != want || errOut == "" {
 			t.Errorf("key %s: exit code %d, %s", args, code, errOut)

@@ -60,6 +60,8 @@ func newApp() *cli.App {
 		Version: buildVersion(),
 		Commands: []*cli.Command{
 			runCommand(),
+			initCommand(),
+			configCommand(),
 			checkCommand(),
 			demoCommand(),
 			installCommand(),

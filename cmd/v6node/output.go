@@ -19,13 +19,17 @@ import (
 // Output formats.
 const (
 	asTable = "table"
+	asYAML  = "yaml"
 	asJSON  = "json"
 )
 
-func outputFlag(standard string) cli.Flag {
-	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: table or json", Value: standard, Action: func(_ *cli.Context, s string) error {
-		if s != asTable && s != asJSON {
-			return cli.Exit(fmt.Sprintf("v6node: the output format %q is not known: use table or json", s), exitUsage)
+func outputFlag(standard string) cli.Flag { return formatFlag(standard, asTable) }
+
+// formatFlag chooses between a format for people and JSON.
+func formatFlag(standard, people string) cli.Flag {
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: " + people + " or json", Value: standard, Action: func(_ *cli.Context, s string) error {
+		if s != people && s != asJSON {
+			return cli.Exit(fmt.Sprintf("v6node: the output format %q is not known: use %s or json", s, people), exitUsage)
 		}
 		return nil
 	}}

@@ -37,7 +37,7 @@ Examples:
 			OnUsageError:    usageError,
 			HideHelpCommand: true,
 			Flags: []cli.Flag{
-				&cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE`", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true},
+				configFlag("read the configuration from `FILE`"),
 				&cli.StringFlag{Name: "image", Usage: "the task names `IMAGE`", Required: true},
 				&cli.StringFlag{Name: "digest", Usage: "the image has the `DIGEST` sha256:..., without asking its registry"},
 				&cli.BoolFlag{Name: "offline", Usage: "ask no registry"},
@@ -87,7 +87,11 @@ func policyTest(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg, _, err := config.Load(c.Path("config"))
+	file, err := configFile(c)
+	if err != nil {
+		return err
+	}
+	cfg, _, err := config.Load(file)
 	if err != nil {
 		return err
 	}

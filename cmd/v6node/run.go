@@ -22,7 +22,8 @@ func runCommand() *cli.Command {
 that it offers in a sandbox beside the node's databases, until SIGINT or SIGTERM.
 
 Without --cri-endpoint the node starts and supervises a containerd of its own.
-SIGHUP makes it read the configuration again, as v6node reload does.
+Without --config it reads the only file in /etc/v6node, for a normal user in
+~/.config/v6node. SIGHUP makes it read the configuration again, as v6node reload does.
 Algorithms that run when the node stops go on, and its next start takes them over.
 With --drain it stops when they have ended, with --stop-runs it stops them; a second
 signal ends the program at once. Runs in the queue wait for the next start.
@@ -34,7 +35,7 @@ Examples:
    v6node run --config node.yaml --memory 4g --cpus 2 --pids-limit 512 --timeout 12h`,
 		OnUsageError: usageError,
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE` (the reference node's YAML is accepted)", EnvVars: []string{"V6NODE_CONFIG"}, Required: true, TakesFile: true},
+			configFlag("read the configuration from `FILE` (the reference node's YAML is accepted)"),
 			&cli.StringFlag{Name: "cri-endpoint", Usage: "use the container runtime at `unix:///PATH`; overrides runtime.endpoint", EnvVars: []string{"CONTAINER_RUNTIME_ENDPOINT"}},
 			&cli.StringFlag{Name: "runtime-handler", Usage: "run algorithms with this `HANDLER` of the runtime; overrides runtime.handler"},
 			&cli.StringFlag{Name: "userns", Usage: "give each algorithm a user namespace: `MODE` is auto (where possible), required or host (never); overrides runtime.userns"},
@@ -54,8 +55,12 @@ func runNode(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	file, err := configFile(c)
+	if err != nil {
+		return err
+	}
 	load := func() (*config.Config, []config.Warning, error) {
-		cfg, warnings, err := config.Load(c.Path("config"))
+		cfg, warnings, err := config.Load(file)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -87,7 +92,11 @@ func runNode(c *cli.Context) error {
 		Config: cfg, Load: load, Version: c.App.Version, Log: log, Stop: stop, PluginBinary: plugin, Passport: pass,
 		BundleDirs: boot.BundleDirs(c.Path("bundle-dir")),
 	}
-	if err := boot.Enter(c.Context, o, os.Args[1:]); err != nil {
+	args := os.Args[1:]
+	if c.Path("config") == "" { // where the program begins anew it would look elsewhere
+		args = append(slices.Clone(args), "--config", file)
+	}
+	if err := boot.Enter(c.Context, o, args); err != nil {
 		return err
 	}
 	for _, w := range warnings {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/v6node/v6node/node/config"
 )
 
 // Status of a result.
@@ -220,7 +222,7 @@ func (r reporter) fail(name, fix, format string, a ...any) {
 
 // cutLast parts a sentence at its last semicolon, behind which errors say what
 // to do.
-func cutLast(s string) (what, fix string) { return cutAt(s, "; ") }
+func cutLast(s string) (what, fix string) { return config.Advice(s) }
 
 // cutAt parts a sentence where what to do begins.
 func cutAt(s, sep string) (what, fix string) {

@@ -40,6 +40,18 @@ const (
 	groupConnects   = "connections"
 )
 
+// Server is whether the node could log in at its server, and its key fits there.
+func (o Options) Server() Check { return Check{Group: groupServer, Name: "address", Look: o.server} }
+
+// Databases are the checks of the node's databases.
+func (o Options) Databases() []Check {
+	var out []Check
+	for _, d := range o.Config.Databases {
+		out = append(out, Check{Group: groupDatabases, Name: d.Label, Look: database(d, o.Config.Reachable()...)})
+	}
+	return out
+}
+
 // Doctor is every check that the options allow.
 func Doctor(o Options) []Check {
 	if o.Config != nil {
@@ -86,14 +98,11 @@ func Doctor(o Options) []Check {
 	if o.Config == nil {
 		return checks
 	}
-	checks = append(checks, Check{Group: groupStorage, Name: "state directory", Look: o.storage})
-	checks = append(checks, Check{Group: groupServer, Name: "address", Look: o.server})
+	checks = append(checks, Check{Group: groupStorage, Name: "state directory", Look: o.storage}, o.Server())
 	for _, r := range o.Config.Registries {
 		checks = append(checks, Check{Group: groupRegistries, Name: r.Registry, Look: o.registry(r)})
 	}
-	for _, d := range o.Config.Databases {
-		checks = append(checks, Check{Group: groupDatabases, Name: d.Label, Look: database(d, o.Config.Reachable()...)})
-	}
+	checks = append(checks, o.Databases()...)
 	for _, s := range o.Config.Services {
 		checks = append(checks, Check{Group: groupConnects, Name: s.At.String(), Look: service(s)})
 	}

@@ -94,6 +94,9 @@ func clock(r reporter, g server.Greeting) {
 	}
 }
 
+// Unanswered is what to do about a server that could not be asked.
+func Unanswered(err error) string { return unanswered(err, false) }
+
 // unanswered is what to do about a server that could not be asked.
 func unanswered(err error, proxied bool) string {
 	var unknown x509.UnknownAuthorityError

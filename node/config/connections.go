@@ -237,6 +237,10 @@ func (d *decoder) tunnel(v *value, path string, c *Config) {
 	if len(d.problems) > before {
 		return
 	}
+	if ignored != "" && ignored != "0.0.0.0" && ignored != "::" {
+		at, _ := bind.get("ip")
+		d.warn(at.line, bind.child("ip"), "%s: not used; a tunnel listens in the runs' sandboxes only", bind.child("ip"))
+	}
 	if server == dockerHost {
 		d.warn(v.line, ssh.child("host"), "%s: %s is Docker's name for this machine; 127.0.0.1 is taken for it", ssh.child("host"), dockerHost)
 		server = "127.0.0.1"

@@ -61,20 +61,32 @@ func fromPair(f field) *value {
 		v.fields = append([]field{{key: "label", line: f.line, val: text(f.key, f.line)}}, v.fields...)
 		return &v
 	}
-	kind := "other"
+	kind := ""
 	if f.val.kind == scalar {
-		switch strings.ToLower(filepath.Ext(f.val.text)) {
-		case ".csv":
-			kind = "csv"
-		case ".parquet":
-			kind = "parquet"
-		case ".xls", ".xlsx":
-			kind = "excel"
-		}
+		kind = GuessType(f.val.text)
+	}
+	if kind == "" {
+		kind = "other"
 	}
 	return &value{kind: mapping, line: f.line, fields: []field{
 		{key: "label", line: f.line, val: text(f.key, f.line)}, {key: "uri", line: f.line, val: f.val}, {key: "type", line: f.line, val: text(kind, f.line)},
 	}}
+}
+
+// DatabaseTypes are the types that algorithms' tools know.
+func DatabaseTypes() []string { return slices.Clone(databaseTypes) }
+
+// GuessType is the type that the name of a file tells, or "".
+func GuessType(path string) string {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".csv":
+		return "csv"
+	case ".parquet":
+		return "parquet"
+	case ".xls", ".xlsx":
+		return "excel"
+	}
+	return ""
 }
 
 func text(s string, line int) *value { return &value{kind: scalar, tag: "!!str", text: s, line: line} }

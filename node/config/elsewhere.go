@@ -12,12 +12,12 @@ type replacement struct{ key, instead string }
 
 // replaced are the reference node's keys that mean nothing here, and what does their work.
 var replaced = []replacement{
-	{"images", "no helper images are used; algorithms' images come from the tasks"},
-	{"alpine", "no helper images are used"},
-	{"vpn_subnet", "there is no VPN between nodes; algorithms exchange data through the server, as subtasks"},
-	{"node_extra_env", "the node is no container; set variables for its service (Environment= of systemd)"},
-	{"node_extra_mounts", "the node is no container and sees the machine's own files; certificates go into ca_file"},
-	{"node_extra_hosts", "the node is no container; use the machine's /etc/hosts"},
+	{"images", "nothing replaces it, for no helper images are used"},
+	{"alpine", "nothing replaces it, for no helper images are used"},
+	{"vpn_subnet", "algorithms exchange data through the server, as subtasks, for there is no VPN between nodes"},
+	{"node_extra_env", "set variables for the node's service (Environment= of systemd), for the node is no container"},
+	{"node_extra_mounts", "name certificates in ca_file, for the node is no container and sees the machine's own files"},
+	{"node_extra_hosts", "write names into the machine's /etc/hosts, for the node is no container"},
 	{"debug", "use logging.level: debug"},
 	{"directories", "use state_dir"},
 }
@@ -30,13 +30,13 @@ func (d *decoder) elsewhere(s *section) {
 		}
 	}
 	if v, line := s.get("docker_services"); v != nil && !empty(v) {
-		d.warn(line, "docker_services", "docker_services: this node has no part in Docker's networks; publish the port of each container on this machine and write it under services, such as %s: 127.0.0.1:PORT", firstKey(v))
+		d.warn(line, "docker_services", "docker_services: not used; publish the port of each container on this machine and write it under services, such as %s: 127.0.0.1:PORT, for this node has no part in Docker's networks", firstKey(v))
 	}
 	v, line := s.get("algorithm_device_requests")
 	g := d.section(v, "algorithm_device_requests")
 	gpu := false
 	if g.yesNo("gpu", &gpu); gpu {
-		d.warn(line, "algorithm_device_requests", "algorithm_device_requests: not used, runs get no GPU by it; name devices in limits.devices, such as nvidia.com/gpu=all")
+		d.warn(line, "algorithm_device_requests", "algorithm_device_requests: not used; name devices in limits.devices, such as nvidia.com/gpu=all")
 	}
 	g.done()
 	if slices.ContainsFunc(s.fields, func(f field) bool { return f.key == "node" && f.val.kind == mapping }) && !s.has("server_url") {

@@ -6,6 +6,14 @@ import (
 	"strings"
 )
 
+// Advice parts a message at its last semicolon, behind which messages say what to do.
+func Advice(message string) (what, fix string) {
+	if i := strings.LastIndex(message, "; "); i > 0 {
+		return message[:i], message[i+2:]
+	}
+	return message, ""
+}
+
 // ErrInvalid is what every error about a file or its content wraps.
 var ErrInvalid = errors.New("invalid configuration")
 
