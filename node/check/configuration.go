@@ -5,12 +5,11 @@ import (
 	"errors"
 	"os"
 	"strconv"
-	"strings"
 
+	"github.com/v6node/v6node/internal/units"
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/limits"
-	"github.com/v6node/v6node/sif/signature"
 )
 
 // configuration passes on what the file gave rise to.
@@ -59,8 +58,17 @@ func (o Options) limits(_ context.Context, report func(Result)) error {
 		}
 	}
 	hold("limits.", o.Config.Limits)
-	for i, rule := range o.Config.LimitRules {
-		hold("limit_rules["+strconv.Itoa(i)+"].limits.", rule.Change.Apply(limits.Limits{}))
+	for i := range o.Config.LimitRules {
+		rule := &o.Config.LimitRules[i]
+		hold(rule.Path(i)+".limits.", rule.Change.Apply(limits.Limits{}))
+	}
+	if b := o.Config.Budget; m.Memory > 0 && b.Memory > m.Memory {
+		fine = false
+		r.warn("resources.budget.memory", "correct it", "%s is more than the machine has (%s)", units.FormatSize(b.Memory), units.FormatSize(m.Memory))
+	}
+	if b, n := o.Config.Budget, int64(len(m.CPUs)); n > 0 && b.CPUs > n {
+		fine = false
+		r.warn("resources.budget.cpus", "correct it", "%d is more than the machine has (%d)", b.CPUs, n)
 	}
 	if fine {
 		r.ok("", "can be applied on this machine")
@@ -78,15 +86,7 @@ func (o Options) sif(_ context.Context, report func(Result)) error {
 			r.ok("sif.directories", "%s", dir)
 		}
 	}
-	if len(o.Config.SIF.Keys) == 0 {
-		return nil
-	}
-	keys, err := signature.Load(o.Config.SIF.Keys...)
-	if err != nil {
-		r.fail("sif.keys", "correct sif.keys: a SIF image without an accepted signature does not run", "%v", err)
-		return nil
-	}
-	r.ok("sif.keys", "%s", strings.Join(keys.Names(), ", "))
+	o.sifKeys(r)
 	return nil
 }
 

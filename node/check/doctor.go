@@ -83,6 +83,16 @@ func Doctor(o Options) []Check {
 		if len(o.Config.SIF.Directories)+len(o.Config.SIF.Keys) > 0 {
 			checks = append(checks, Check{Group: groupConfig, Name: "SIF images", Look: o.sif})
 		}
+		if len(o.Config.Policies.SigningKeys) > 0 {
+			checks = append(checks, Check{Group: groupConfig, Name: "policies.signatures.keys", Look: o.signing})
+		}
+		if o.Config.Encryption.Enabled {
+			checks = append(checks, Check{Group: groupConfig, Name: "encryption.private_key", Look: o.privateKey})
+		}
+		if o.usesDevices() {
+			checks = append(checks, Check{Group: groupConfig, Name: "devices", Look: o.devices})
+		}
+		checks = append(checks, Check{Group: groupConfig, Name: "listening", Look: o.listening})
 	}
 	switch {
 	case o.Endpoint == "":
@@ -105,6 +115,9 @@ func Doctor(o Options) []Check {
 	checks = append(checks, o.Databases()...)
 	for _, s := range o.Config.Services {
 		checks = append(checks, Check{Group: groupConnects, Name: s.At.String(), Look: service(s)})
+	}
+	if !o.Config.Whitelist.Rules.Empty() || len(o.Config.Whitelist.Some) > 0 {
+		checks = append(checks, Check{Group: groupConnects, Name: "whitelist", Look: o.whitelist})
 	}
 	for _, t := range o.Config.Tunnels {
 		checks = append(checks, Check{Group: groupConnects, Name: t.At.String(), Look: sshTunnel(t)})
