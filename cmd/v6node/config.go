@@ -257,8 +257,13 @@ func nextCommands(file string) []string {
 }
 
 func printNext(w io.Writer, commands []string) error {
-	_, err := fmt.Fprintf(w, "Next:\n  %s\n", printable(strings.Join(commands, "\n  ")))
-	return err
+	fmt.Fprintln(w, "Next:")
+	for _, c := range commands {
+		if _, err := fmt.Fprintln(w, "  "+printable(c)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // shellWord quotes a word for a shell if it has to be.

@@ -159,6 +159,43 @@ func TestConfigMigrateWritesANewFileAndSaysWhatBecameOfEachKey(t *testing.T) {
 	}
 }
 
+func TestTheManualShowsWhatMigrateAndCheckPrint(t *testing.T) {
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join("../../docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	migration, commands := read("migration.md"), read("commands.md")
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("alpha.yaml", []byte(`environments:
+  prod:
+    api_key: hush-hush
+    server_url: https://v6.example.org
+    databases:
+      default: patients.csv
+    allowed_images: [registry.example.org/average]
+    vpn_subnet: 10.76.0.0/16
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, errOut, code := v6node(t, t.Context(), "config", "migrate", "--environment", "prod", "alpha.yaml", filepath.Join(dir, "new", "alpha.yaml"))
+	out = strings.ReplaceAll(out, filepath.Join(dir, "new"), "/etc/v6node")
+	if shown := "\n$ v6node config migrate --environment prod alpha.yaml /etc/v6node/alpha.yaml\n" + out + "```"; code != 0 || !strings.Contains(migration, shown) {
+		t.Errorf("%d, %s\nthe manual shows something else than\n%s", code, errOut, out)
+	}
+	if err := os.WriteFile("alpha.yaml", []byte("server_url: https://v6.example.org\napi_kye: x\napi_key: hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _, _ = v6node(t, t.Context(), "config", "check", "--config", "alpha.yaml")
+	lines := strings.SplitAfter(out, "\n")
+	if len(lines) != 4 || !strings.Contains(commands, "\n$ v6node config check --config alpha.yaml\n"+lines[0]+lines[1]+"```") {
+		t.Errorf("the manual shows something else than\n%s", out)
+	}
+}
+
 func TestTheOnlyConfigurationIsTakenWhereNoneIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := onlyConfig(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "v6node init") {

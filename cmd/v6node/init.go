@@ -61,9 +61,9 @@ Examples:
 			&cli.PathFlag{Name: "private-key", Usage: "in an encrypted collaboration: the organization's private key is in `FILE`", TakesFile: true},
 			&cli.PathFlag{Name: "passphrase-file", Usage: "the passphrase of the private key is in `FILE`", TakesFile: true},
 			&cli.BoolFlag{Name: "create-key", Usage: "make the private key if its file does not exist"},
-			&cli.StringSliceFlag{Name: "database", Usage: "a database, `LABEL=[TYPE:]URI`; may be repeated"},
+			&cli.GenericFlag{Name: "database", Usage: "a database, `LABEL=[TYPE:]URI`, without a password; may be repeated", Value: &wordList{}},
 			&cli.BoolFlag{Name: "no-databases", Usage: "a node without databases"},
-			&cli.StringSliceFlag{Name: "allow-algorithm", Usage: "let `IMAGE` run, as an entry of policies.allowed_algorithms; may be repeated"},
+			&cli.GenericFlag{Name: "allow-algorithm", Usage: "let `IMAGE` run, as an entry of policies.allowed_algorithms; may be repeated", Value: &wordList{}},
 			&cli.BoolFlag{Name: "allow-all-algorithms", Usage: "let every image run"},
 			&cli.StringFlag{Name: "cri-endpoint", Usage: "use the container runtime at `unix:///PATH`; without it the node starts a containerd of its own"},
 			&cli.BoolFlag{Name: "offline", Usage: "do not ask the server; with --private-key the collaboration counts as encrypted"},
@@ -86,6 +86,24 @@ type initReport struct {
 	KeyCreated    bool           `json:"key_created"`
 	Checks        []check.Result `json:"checks"`
 	Next          []string       `json:"next"`
+}
+
+// wordList is the values of a flag that may be repeated. Unlike those of
+// StringSliceFlag they may have commas in them.
+type wordList []string
+
+func (w *wordList) Set(text string) error {
+	*w = append(*w, text)
+	return nil
+}
+
+func (w *wordList) String() string { return strings.Join(*w, " ") }
+
+func listed(c *cli.Context, flag string) []string {
+	if w, ok := c.Generic(flag).(*wordList); ok {
+		return *w
+	}
+	return nil
 }
 
 // interview collects the answers of one v6node init.
@@ -390,8 +408,11 @@ func (i *interview) newKey(file string) error {
 }
 
 func (i *interview) databases() error {
-	for _, text := range i.c.StringSlice("database") {
+	for _, text := range listed(i.c, "database") {
 		d, err := setup.ParseDatabase(text)
+		if err == nil && d.Secret() {
+			err = fmt.Errorf("the address of %s has a password in it, which every user of the machine could read in the list of processes: answer the question instead, or give the address without it and write the password into the file, as env of the database", d.Label)
+		}
 		if err == nil {
 			err = i.addDatabase(d)
 		}
@@ -446,7 +467,7 @@ func (i *interview) addDatabase(d setup.Database) error {
 }
 
 func (i *interview) algorithms() error {
-	given := i.c.StringSlice("allow-algorithm")
+	given := listed(i.c, "allow-algorithm")
 	if i.ask == nil || i.c.IsSet("allow-algorithm") || i.c.IsSet("allow-all-algorithms") {
 		i.a.Algorithms = given
 		if err := i.a.Check("policies"); err != nil {

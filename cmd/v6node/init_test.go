@@ -49,7 +49,7 @@ func (c clinic) url() string { return fmt.Sprintf("http://127.0.0.1:%d", c.Port(
 // flags answer everything of an open collaboration.
 func (c clinic) flags(more ...string) []string {
 	return append([]string{"init", "--yes", "--config", c.file, "--server-url", c.url(), "--api-path", c.APIPath(), "--api-key-file", c.keyInFile,
-		"--database", "default=" + c.data, "--allow-algorithm", "registry.example.org/average"}, more...)
+		"--database", "default=" + c.data, "--allow-algorithm", `^registry\.example\.org/[a-z]{1,9}$`}, more...)
 }
 
 // without takes a flag and its value out.
@@ -87,7 +87,7 @@ func TestInitWithAllAnswersWritesAConfigurationThatFits(t *testing.T) {
 		t.Errorf("it is warned of: %s", w)
 	}
 	if cfg.Name != "alpha" || cfg.APIKey.Reveal() != c.key || cfg.APIKeyFile != c.keyInFile || len(cfg.Databases) != 1 || cfg.Databases[0].URI != c.data ||
-		cfg.Databases[0].Type != "csv" || cfg.Policies.AllowedAlgorithms[0] != "registry.example.org/average" {
+		cfg.Databases[0].Type != "csv" || cfg.Policies.AllowedAlgorithms[0] != `^registry\.example\.org/[a-z]{1,9}$` {
 		t.Errorf("%+v", cfg)
 	}
 	text, err := os.ReadFile(c.file)
@@ -136,6 +136,7 @@ func TestInitNamesTheFlagOfAnAnswerThatIsMissingOrWrong(t *testing.T) {
 		{"wrong key", append(without(c.flags(), "--api-key-file"), "--api-key-file", wrong), exitAPIKey, "API key"},
 		{"no data", append(without(c.flags(), "--database"), "--database", "a="+c.dir+"/none.csv"), exitUsage, "--database: the database a: "},
 		{"no type", append(without(c.flags(), "--database"), "--database", "a="+c.dir+"/none.dat"), exitUsage, "a=TYPE:"},
+		{"a password", append(without(c.flags(), "--database"), "--database", "a=sql:postgres://u:"+c.key+"@db:1/x"), exitUsage, "--database: the address of a has a password"},
 		{"no label", append(without(c.flags(), "--database"), "--database", c.data), exitUsage, "LABEL=PATH"},
 		{"bad label", append(without(c.flags(), "--database"), "--database", "a-b="+c.data), exitUsage, "not an identifier"},
 		{"two labels", c.flags("--database", "DEFAULT="+c.data), exitUsage, "differ only in case"},

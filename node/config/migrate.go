@@ -237,8 +237,8 @@ func (m *migrator) images(root *value) {
 		return // the decoder says so
 	}
 	p.set("allowed_algorithms", old)
+	m.did(root.lineOf("allowed_images"), "allowed_images", Renamed, "policies.allowed_algorithms", "%s", wholeNames)
 	root.drop("allowed_images")
-	m.did(old.line, "allowed_images", Renamed, "policies.allowed_algorithms", "%s", wholeNames)
 }
 
 const wholeNames = "an entry is held against the whole name of an image, not its beginning"
@@ -254,7 +254,7 @@ func (m *migrator) databases(root *value) {
 		for _, f := range v.fields {
 			items.items = append(items.items, fromPair(f))
 		}
-		m.did(v.line, "databases", Changed, "databases", "a list of label, uri and type; look whether each type is right")
+		m.did(root.lineOf("databases"), "databases", Changed, "databases", "a list of label, uri and type; look whether each type is right")
 		root.set("databases", items)
 		v = items
 	}
@@ -336,9 +336,9 @@ func (m *migrator) tunnels(root *value) {
 		ssh := t.at("ssh")
 		// The manual of vantage6 3 shows it there.
 		if inner := ssh.at("tunnel"); inner != nil && t.at("tunnel") == nil {
-			ssh.drop("tunnel")
 			t.set("tunnel", inner)
-			m.did(inner.line, path+"ssh.tunnel", Renamed, path+"tunnel", "")
+			m.did(ssh.lineOf("tunnel"), path+"ssh.tunnel", Renamed, path+"tunnel", "")
+			ssh.drop("tunnel")
 		}
 		m.without(t.at("tunnel").at("bind"), path+"tunnel.bind.", "ip", "a tunnel listens in the runs' sandboxes only")
 		if host := ssh.at("host"); host != nil && host.text == dockerHost {
@@ -363,7 +363,7 @@ func (m *migrator) whitelist(root *value) {
 		})
 	}
 	if v := w.at("ips"); v != nil && slices.ContainsFunc(v.items, func(i *value) bool { return i.text == dockerBridge }) {
-		m.did(v.line, "whitelist.ips", Kept, "", "%s", bridgeNote)
+		m.did(w.lineOf("ips"), "whitelist.ips", Kept, "", "%s", bridgeNote)
 	}
 }
 
@@ -419,12 +419,13 @@ func (m *migrator) containers(root *value) {
 	if v == nil {
 		return
 	}
+	line := root.lineOf("docker_services")
 	root.drop("docker_services")
 	if empty(v) {
-		m.did(v.line, "docker_services", NoEffect, "", "it names no container")
+		m.did(line, "docker_services", NoEffect, "", "it names no container")
 		return
 	}
-	m.did(v.line, "docker_services", NoEffect, "services", "publish the port of each container on this machine and complete services at the end of the new file")
+	m.did(line, "docker_services", NoEffect, "services", "publish the port of each container on this machine and complete services at the end of the new file")
 	m.tail += "\n# Containers that docker_services named. Publish a port of each on this machine's\n# 127.0.0.1, write it in, and move the lines under services:\n"
 	for _, f := range v.fields {
 		name, err := hostport.Name(f.key)

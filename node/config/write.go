@@ -34,6 +34,16 @@ func (v *value) at(key string) *value {
 	return nil
 }
 
+// lineOf is the line of a key of a section.
+func (v *value) lineOf(key string) int {
+	for _, f := range v.fields {
+		if f.key == key {
+			return f.line
+		}
+	}
+	return 0
+}
+
 // drop takes a key out of a section.
 func (v *value) drop(key string) {
 	v.fields = slices.DeleteFunc(v.fields, func(f field) bool { return f.key == key })

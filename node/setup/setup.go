@@ -73,6 +73,13 @@ func TypeOf(uri string) string {
 	return config.GuessType(uri)
 }
 
+// Secret tells whether the address may have a password in it.
+func (d Database) Secret() bool {
+	lower := strings.ToLower(d.URI)
+	service := strings.Contains(lower, "://") || strings.HasPrefix(lower, "jdbc:") || strings.Contains(lower, "host=")
+	return service && (strings.Contains(lower, "@") || strings.Contains(lower, "password") || strings.Contains(lower, "pwd="))
+}
+
 // absolute completes the path of a file or folder.
 func (d Database) absolute() (Database, error) {
 	services := []string{"sql", "sparql", "omop", "other"}

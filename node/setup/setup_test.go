@@ -39,6 +39,17 @@ func TestDatabasesAreReadFromOneWord(t *testing.T) {
 	}
 }
 
+func TestAnAddressWithAPasswordIsKnown(t *testing.T) {
+	for uri, want := range map[string]bool{
+		"/data/a@b.csv": false, "postgres://db:1/x": false, "postgres://u:p@db:1/x": true, "jdbc:sqlserver://db:1;Password=x": true, "host=db port=1 password=x": true,
+		"jdbc:postgresql://db:1/x": false, "https://u@db/x": true,
+	} {
+		if got := (Database{URI: uri}).Secret(); got != want {
+			t.Errorf("%s: %v", uri, got)
+		}
+	}
+}
+
 func TestTheWrittenConfigurationSaysWhatWasAnswered(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
