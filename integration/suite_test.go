@@ -26,6 +26,7 @@ func suite() []scenario {
 		connectionScenarios(),
 		policyScenarios(),
 		approvalScenarios(),
+		setupScenarios(),
 		sifScenarios(),
 		taskScenarios(),
 		logScenarios(),
