@@ -199,6 +199,7 @@ func rootlessScenarios() []scenario {
 		{"a node that leaves nothing running leaves no namespace", noNamespace},
 		{"a rootless containerd that somebody else started is joined", joined},
 		{"databases can be read as the user can read them", userDatabases},
+		{"without --config a node takes the only configuration of its user", usersConfiguration},
 	}
 }
 
@@ -223,6 +224,18 @@ func bestEffort(t *testing.T, w *world) {
 	if log := n.Log(1 << 20); !strings.Contains(log, "runs have no limits of memory, CPU and processes") {
 		t.Errorf("the log does not say that there are no limits:\n%s", log)
 	}
+}
+
+// usersConfiguration: where the node begins anew it is root of a user namespace,
+// and must not look where the machine's root has its configurations.
+func usersConfiguration(t *testing.T, w *world) {
+	script := filepath.Join(w.bin, "unnamed")
+	text := fmt.Sprintf("#!/bin/sh\nshift 3\nmkdir -p \"$HOME/.config/v6node\"\nmv \"$HOME/node.yaml\" \"$HOME/.config/v6node/\"\nunset XDG_CONFIG_HOME\nexec %s run \"$@\"\n", w.programs.V6node)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := w.start(t, nodeOptions{Program: script, Env: []string{"V6NODE_BUNDLE=" + w.programs.Bundle}})
+	completed[any](t, n.call(t, "noop", nil))
 }
 
 func joined(t *testing.T, w *world) {
