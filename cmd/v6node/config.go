@@ -252,8 +252,26 @@ func (r migrateReport) print(w io.Writer) error {
 
 // nextCommands are what is to be done with a new configuration.
 func nextCommands(file string) []string {
-	file = shellWord(file)
-	return []string{"v6node check --config " + file, "v6node run --config " + file}
+	out := []string{"v6node check --config " + shellWord(file), "v6node run --config " + shellWord(file)}
+	if service := serviceCommand(file, systemConfigDir, "/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"); service != "" {
+		out = append(out, service)
+	}
+	return out
+}
+
+// serviceCommand makes a service of a node whose configuration is where the unit
+// of v6node looks for it; "" where that is not installed.
+func serviceCommand(file, configs string, units ...string) string {
+	name, ok := strings.CutSuffix(filepath.Base(file), ".yaml")
+	if !ok || filepath.Dir(file) != configs {
+		return ""
+	}
+	for _, dir := range units {
+		if _, err := os.Stat(filepath.Join(dir, "v6node@.service")); err == nil {
+			return "systemctl enable --now " + shellWord("v6node@"+name)
+		}
+	}
+	return ""
 }
 
 func printNext(w io.Writer, commands []string) error {

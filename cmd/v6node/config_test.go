@@ -217,6 +217,21 @@ func TestTheOnlyConfigurationIsTakenWhereNoneIsNamed(t *testing.T) {
 	}
 }
 
+func TestAServiceIsMentionedWhereItsUnitIsInstalled(t *testing.T) {
+	units := t.TempDir()
+	if got := serviceCommand("/etc/v6node/alpha.yaml", "/etc/v6node", units); got != "" {
+		t.Errorf("without a unit: %q", got)
+	}
+	if err := os.WriteFile(filepath.Join(units, "v6node@.service"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"/etc/v6node/alpha.yaml": "systemctl enable --now v6node@alpha", "/etc/v6node/alpha.yml": "", "/srv/alpha.yaml": ""} {
+		if got := serviceCommand(file, "/etc/v6node", units+"/none", units); got != want {
+			t.Errorf("%s: %q, want %q", file, got, want)
+		}
+	}
+}
+
 func TestWordsAreQuotedForAShell(t *testing.T) {
 	for in, want := range map[string]string{"/etc/v6node/a.yaml": "/etc/v6node/a.yaml", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$x": "'$x'"} {
 		if got := shellWord(in); got != want {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/v6node/v6node/node/config"
 )
 
 // systemConfigDir is where nodes of the machine have their configurations, each
@@ -41,6 +43,17 @@ func configFile(c *cli.Context) (string, error) {
 		return path, nil
 	}
 	return onlyConfig(configDir())
+}
+
+// loadConfig reads the configuration of configFile. Its warnings are those of
+// config check.
+func loadConfig(c *cli.Context) (*config.Config, error) {
+	file, err := configFile(c)
+	if err != nil {
+		return nil, err
+	}
+	cfg, _, err := config.Load(file)
+	return cfg, err
 }
 
 func onlyConfig(dir string) (string, error) {

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/node"
-	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/keyfile"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/proxy/e2e"
@@ -169,11 +168,7 @@ func atServer(c *cli.Context, do func(ctx context.Context, api *server.V4, id *s
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	file, err := configFile(c)
-	if err != nil {
-		return err
-	}
-	cfg, _, err := config.Load(file)
+	cfg, err := loadConfig(c)
 	if err != nil {
 		return err
 	}

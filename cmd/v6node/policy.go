@@ -87,11 +87,7 @@ func policyTest(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	file, err := configFile(c)
-	if err != nil {
-		return err
-	}
-	cfg, _, err := config.Load(file)
+	cfg, err := loadConfig(c)
 	if err != nil {
 		return err
 	}

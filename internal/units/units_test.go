@@ -44,6 +44,23 @@ func TestDurationsMayBeSeconds(t *testing.T) {
 	}
 }
 
+func TestWhatIsWrittenForAFileIsReadAgain(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", -1: "-1", 1: "1", 1023: "1023", 1024: "1k", 1536: "1536", 64 << 20: "64m", 3 << 30: "3g", 1 << 50: "1p", 2 << 60: "2048p"} {
+		got := Size(n)
+		if back, err := ParseSize(got); got != want || n >= 0 && (err != nil || back != n) {
+			t.Errorf("%d is %q and read as %d, %v; want %q", n, got, back, err, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Second: "1s", 90 * time.Second: "1m30s", 10 * time.Minute: "10m", time.Hour: "1h", time.Hour + time.Second: "1h0m1s", 720 * time.Hour: "720h", 250 * time.Millisecond: "250ms", 80 * time.Minute: "1h20m",
+	} {
+		got := Duration(d)
+		if back, err := ParseDuration(got); got != want || err != nil || back != d {
+			t.Errorf("%v is %q and read as %v, %v; want %q", d, got, back, err, want)
+		}
+	}
+}
+
 func TestListsAreReadAsTheKernelWritesThem(t *testing.T) {
 	for in, want := range map[string]int{"0": 1, "0-3": 4, "0-3,8": 5, "0-3,2": 4, "99999": 1} {
 		if got, err := ParseList(in); err != nil || len(got) != want {

@@ -283,3 +283,22 @@ func FuzzParseDevice(f *testing.F) {
 		}
 	})
 }
+
+func TestTheTextsOfALimitAreReadAgain(t *testing.T) {
+	for _, l := range []Limits{Defaults(), {}, change(t, "memory=3g", "memory_swap=-1", "cpus=0.5", "cpuset_cpus=0-3,8", "ulimits=core=0 nofile=1024:4096", "devices=a.org/x=0 a.org/y:2",
+		"oom_score_adj=-5", "timeout=90m", "crash_retries=3", "log_size=2m", "pids=7", "cpu_shares=512").Apply(Limits{})} {
+		var again Change
+		for _, f := range fields {
+			texts := f.Texts(l)
+			if len(texts) == 0 && f.Form != List {
+				continue
+			}
+			if err := again.Set(f, texts...); err != nil {
+				t.Errorf("%s: %q is not read: %v", f.Key, texts, err)
+			}
+		}
+		if got := again.Apply(Limits{}); !reflect.DeepEqual(got, l) {
+			t.Errorf("%+v became %+v", l, got)
+		}
+	}
+}
