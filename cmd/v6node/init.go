@@ -460,7 +460,10 @@ func (i *interview) addDatabase(d setup.Database) error {
 	one := a
 	one.Databases = []setup.Database{d}
 	if failed, err := i.run(one, func(o check.Options) []check.Check { return o.Databases() }); err != nil || failed != "" {
-		return errors.Join(err, fmt.Errorf("the database %s: %s", d.Label, failed))
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("the database %s: %s", d.Label, strings.TrimPrefix(failed, fmt.Sprintf("database %q: ", d.Label)))
 	}
 	i.a.Databases = a.Databases
 	return nil
