@@ -13,6 +13,10 @@ func TestOnExternalContainerd(t *testing.T) {
 	onRuntime(t, externalKind, append(suite(), externalScenarios()...))
 }
 
+func TestOnDebianContainerd(t *testing.T) { onRuntime(t, debianKind, suite()) }
+
+func TestOnCRIO(t *testing.T) { onRuntime(t, crioKind, suite()) }
+
 // suite is what holds on every runtime.
 func suite() []scenario {
 	return slices.Concat(

@@ -205,14 +205,25 @@ func (e *CRI) Open(ctx context.Context, s *Spec) (_ string, err error) {
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("start the sandbox of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
 	}
-	ns, _, err := e.netns(ctx, id)
+	ns, sb, err := e.netns(ctx, id)
 	if err == nil {
-		err = errors.Join(asNetwork(e.advise(ns.Verify())), ns.Close())
+		err = errors.Join(e.asked(s, sb), asNetwork(e.advise(ns.Verify())), ns.Close())
 	}
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("check the sandbox's network of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
+		return "", errors.Join(fmt.Errorf("check the sandbox of run %d: %w", s.RunID, err), e.Remove(undo, s.RunID))
 	}
 	return id, nil
+}
+
+// asked refuses a sandbox that is not the one that was asked for: CRI-O answers with
+// an older one of the same name, whoever made it and however.
+func (e *CRI) asked(s *Spec, sb *runtime.Sandbox) error {
+	for name, value := range e.labels(s) {
+		if sb.Labels[name] != value {
+			return fmt.Errorf("the runtime gave a sandbox of the same name that somebody else made (%s); remove it with `crictl rmp -f %[1]s`", sb.ID)
+		}
+	}
+	return nil
 }
 
 // asNetwork marks a refused network, whatever is wrong with it.
