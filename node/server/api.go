@@ -51,9 +51,17 @@ type API interface {
 	StoreAddresses(ctx context.Context, storeID int64) ([]string, error)
 	// SetOrganizationKey stores the public key of this node's organization.
 	SetOrganizationKey(ctx context.Context, organizationID int64, key string) error
-	// BlobStore tells whether the server keeps inputs and results in a blob store. The answer
-	// is the server's configuration: ask once per connection, not per run.
+	// BlobStore tells whether the server keeps the inputs and results of new runs in a blob store. The
+	// answer is the server's configuration: ask once per connection. Of a run, BlobStored tells.
 	BlobStore(ctx context.Context) (bool, error)
+	// ReadBlob passes the content of the blob with this id to out, at most once; ErrNoBlobID is the error where
+	// the id is none. out reads to the end; its errors, but those of the reader, are returned as they are. The server
+	// tells no length: whether the content is whole, it must show itself.
+	ReadBlob(ctx context.Context, id string, out func(io.Reader) error) error
+	// WriteBlob stores what source reads as a new blob and returns its id, in constant memory. Source is called
+	// once per try and its reader closed; its errors are returned as they are. A blob whose id was lost
+	// on the way stays at the server, which offers no way to remove it.
+	WriteBlob(ctx context.Context, source func() (io.ReadCloser, error)) (string, error)
 	// Listen keeps the event socket open, for ever: it reconnects after every failure, with a
 	// growing random delay, also while the API key is not accepted. It returns only when ctx ends
 	// (with its error). The handler is called for one event at a time and at once;
@@ -90,7 +98,7 @@ type Run struct {
 	StudyID, StoreID                int64
 	Image, TaskName, Status         string
 	Input                           string // as stored: base64, encrypted, or the id of a blob
-	BlobStored                      bool
+	BlobStored                      bool   // the server keeps the input in its blob store, and expects the result there
 	Databases                       []Database
 	StartedAt, FinishedAt           *time.Time // UTC
 }

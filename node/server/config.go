@@ -45,6 +45,7 @@ type Timing struct {
 	RefreshAhead time.Duration // renew the token so long before it expires; 600 s
 	Call         time.Duration // limit of one small request, all in all; 60 s
 	Stall        time.Duration // limit on no progress in any request; 90 s
+	Store        time.Duration // the same once the server has all of a blob, which it may have yet to store; 10 min
 }
 
 func (t Timing) withDefaults() Timing {
@@ -62,6 +63,7 @@ func (t Timing) withDefaults() Timing {
 	set(&t.RefreshAhead, 600*time.Second)
 	set(&t.Call, 60*time.Second)
 	set(&t.Stall, 90*time.Second)
+	set(&t.Store, 10*time.Minute)
 	return t
 }
 

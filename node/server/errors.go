@@ -23,6 +23,8 @@ var (
 	ErrAlreadyFinished = errors.New("the run is already finished at the server")
 	// ErrTooLarge: the answer is larger than this node accepts.
 	ErrTooLarge = errors.New("the server's answer is too large")
+	// ErrNoBlobID: what should name a blob does not.
+	ErrNoBlobID = errors.New("what the server has in place of the id of a blob is none")
 	// ErrNotConnected: a call that needs the node's identity came before Connect.
 	ErrNotConnected = errors.New("not connected to the server yet")
 )

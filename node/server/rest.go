@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,7 @@ type call struct {
 	query  url.Values
 	accept string // content type to send without a body; "" for none
 	body   *body
+	bytes  bool // the answer is bytes, not JSON
 	large  bool // an answer or body of any length: no limit on the whole time, only on standstill
 	out    func(io.Reader) error
 	header func(http.Header) // is shown the answer's header, whatever its status
@@ -31,7 +33,8 @@ type call struct {
 
 // body is a request body that can be sent more than once.
 type body struct {
-	size int64
+	size int64  // -1 when it is not known: the body is sent in chunks
+	kind string // content type; "" is JSON
 	open func() (io.ReadCloser, error)
 }
 
@@ -93,7 +96,11 @@ func (v *V4) attempt(parent context.Context, c call, bearer string) error {
 	defer stall.Stop()
 	progress := func() { stall.Reset(v.timing.Stall) }
 
-	req, err := v.request(ctx, c, bearer, progress)
+	sent := func() {}
+	if c.body != nil && c.body.kind == bytesType {
+		sent = func() { stall.Reset(v.timing.Store) }
+	}
+	req, err := v.request(ctx, c, bearer, progress, sent)
 	if err != nil {
 		return err
 	}
@@ -110,12 +117,18 @@ func (v *V4) attempt(parent context.Context, c call, bearer string) error {
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return statusError(req, resp, answer, v.now())
 	}
+	if c.bytes && !isBytes(resp.Header) {
+		return fmt.Errorf("%w: at %s: %w: %s %s was answered with %.100q", ErrUnreachable, v.base, ErrNotAPI, req.Method, req.URL.Path, resp.Header.Get("Content-Type"))
+	}
 	if c.out != nil {
 		if err := c.out(answer); err != nil {
 			var syntax *json.SyntaxError
+			var local *sourceError
 			switch {
 			case answer.err != nil:
 				return v.failed(parent, ctx, req, answer.err)
+			case errors.As(err, &local):
+				return local.err
 			case errors.As(err, &syntax), errors.Is(err, errNotObject), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 				return fmt.Errorf("%w: at %s: %w: check server_url, port and api_path: %w", ErrUnreachable, v.base, ErrNotAPI, err)
 			}
@@ -127,7 +140,8 @@ func (v *V4) attempt(parent context.Context, c call, bearer string) error {
 	return nil
 }
 
-func (v *V4) request(ctx context.Context, c call, bearer string, progress func()) (*http.Request, error) {
+// request makes the HTTP request of a call; sent is called when the body is out.
+func (v *V4) request(ctx context.Context, c call, bearer string, progress, sent func()) (*http.Request, error) {
 	u := *v.base
 	u.Path += c.path
 	u.RawQuery = c.query.Encode()
@@ -141,14 +155,14 @@ func (v *V4) request(ctx context.Context, c call, bearer string, progress func()
 			if err != nil {
 				return nil, err
 			}
-			return &watched{r: r, progress: progress}, nil
+			return &watched{r: r, progress: progress, end: sent}, nil
 		}
 		if req.Body, err = open(); err != nil {
 			return nil, err
 		}
 		req.GetBody = open
 		req.ContentLength = c.body.size
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", cmp.Or(c.body.kind, "application/json"))
 	} else if c.accept != "" {
 		req.Header.Set("Content-Type", c.accept)
 	}
@@ -220,6 +234,7 @@ func isObject(r io.Reader) error {
 type watched struct {
 	r        io.Reader
 	progress func()
+	end      func() // is told of a good end; may be nil
 	err      error
 }
 
@@ -230,6 +245,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	}
 	if err != nil && err != io.EOF {
 		w.err = err
+	}
+	if err == io.EOF && w.end != nil {
+		w.end()
 	}
 	return n, err
 }

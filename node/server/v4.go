@@ -227,16 +227,3 @@ func (v *V4) SetOrganizationKey(ctx context.Context, id int64, key string) error
 	}
 	return v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/organization/%d", id), body: b})
 }
-
-// BlobStore implements API.
-func (v *V4) BlobStore(ctx context.Context) (bool, error) {
-	var answer struct {
-		Enabled bool `json:"blob_store_enabled"`
-	}
-	err := v.do(ctx, call{method: http.MethodGet, path: "/blobstream/status", accept: "application/octet-stream", out: into(&answer)})
-	var se *StatusError
-	if errors.As(err, &se) && se.Code == http.StatusNotFound {
-		return false, nil // servers before the blob store do not know the question
-	}
-	return answer.Enabled, err
-}
