@@ -10,12 +10,16 @@ import (
 	"github.com/v6node/v6node/proxy/e2e"
 )
 
-// putBlob is POST /blobstream: the body goes to the server's blob store, and
-// where the collaboration is encrypted, encrypted for the key in X-Public-Key.
-// It is not kept anywhere on the way.
+// putBlob is POST /blobstream: the body goes to the server's blob store, in the
+// form that blobs have there: where the collaboration is encrypted, encrypted for
+// the key in X-Public-Key. It is not kept anywhere on the way, and has no length:
+// given one, the server takes all of it into its memory.
 func (a *API) putBlob(w *answer, r *http.Request) error {
-	c := call{method: http.MethodPost, path: "/blobstream", query: r.URL.RawQuery, header: outgoing(r), length: r.ContentLength}
-	var content io.Reader = r.Body
+	if err := unencoded(r); err != nil {
+		return err
+	}
+	c := call{method: http.MethodPost, path: "/blobstream", query: r.URL.RawQuery, header: outgoing(r), length: -1}
+	content := e2e.EncodeBlob(r.Body)
 	if a.key != nil {
 		text := r.Header.Get("X-Public-Key")
 		if text == "" {
@@ -27,9 +31,6 @@ func (a *API) putBlob(w *answer, r *http.Request) error {
 		}
 		if content, err = key.EncryptBlob(r.Body); err != nil {
 			return err
-		}
-		if c.length >= 0 {
-			c.length += int64(key.BlobOverhead())
 		}
 	}
 	c.body = func() io.Reader { return content }
@@ -47,13 +48,11 @@ func (a *API) putBlob(w *answer, r *http.Request) error {
 	return a.relay(w, r, resp)
 }
 
-// getBlob is GET /blobstream/UUID: where the collaboration is encrypted, the
-// blob is decrypted while it passes.
+// getBlob is GET /blobstream/UUID: the blob is decrypted, or decoded where the
+// collaboration is not encrypted, while it passes.
 func (a *API) getBlob(w *answer, r *http.Request) error {
 	c := call{method: http.MethodGet, path: r.URL.Path, query: r.URL.RawQuery, header: outgoing(r)}
-	if a.key != nil {
-		c.header.Del("Accept-Encoding")
-	}
+	c.header.Del("Accept-Encoding")
 	resp, err := a.ask(r.Context(), c)
 	if err != nil {
 		return err
@@ -63,22 +62,30 @@ func (a *API) getBlob(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if a.key == nil || !ok {
+	if !ok {
 		return a.relay(w, r, resp)
 	}
-	plain, err := a.key.DecryptBlob(resp.Body)
-	if err != nil {
-		if errors.Is(err, e2e.ErrDecrypt) {
+	length := int64(-1)
+	plain := e2e.DecodeBlob(resp.Body)
+	if a.key != nil {
+		if plain, err = a.key.DecryptBlob(resp.Body); errors.Is(err, e2e.ErrDecrypt) {
 			err = fmt.Errorf("%w (%w)", errUndecryptable, err)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		length = resp.ContentLength - int64(a.key.Public().BlobOverhead())
 	}
 	if err := a.relayHeader(w, resp); err != nil {
 		return err
 	}
 	transformed(w.Header())
-	if n := resp.ContentLength - int64(a.key.Public().BlobOverhead()); n >= 0 {
-		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+	if length >= 0 {
+		w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
 	}
-	return copyTo(w, plain, resp.ContentLength)
+	err = copyTo(w, plain, resp.ContentLength)
+	if errors.Is(err, e2e.ErrEncoding) {
+		err = fmt.Errorf("%w (a blob %w)", errOdd, err)
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"strconv"
@@ -35,8 +36,8 @@ func TestBlobsAreEncryptedThereAndDecryptedBack(t *testing.T) {
 	if r.Status != 201 {
 		t.Fatalf("%+v", r)
 	}
-	if sent := f.requests()[0]; sent.Length != int64(len(content)+keyOf("own").Public().BlobOverhead()) || sent.Header.Get("X-Public-Key") != "" {
-		t.Errorf("the server saw length %d, headers %v", sent.Length, sent.Header)
+	if sent := f.requests()[0]; sent.Length != -1 || sent.Header.Get("X-Public-Key") != "" || sent.Header.Get("Content-Type") != "application/octet-stream" {
+		t.Errorf("the server saw length %d, which makes it take all into its memory, headers %v", sent.Length, sent.Header)
 	}
 	mu.Lock()
 	if bytes.Contains(stored, content[:64]) {
@@ -61,15 +62,44 @@ func TestBlobsAreEncryptedThereAndDecryptedBack(t *testing.T) {
 	}
 }
 
-func TestBlobsPassUnchangedWithoutEncryption(t *testing.T) {
-	f := newFixture(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
-	for _, content := range []string{"", "a$b$c"} {
-		if r := f.do("POST", "/blobstream", content); r.Status != 200 || r.Body != content {
-			t.Errorf("%+v", r)
+// In an open collaboration the reference node's proxy, its node and its clients all keep blobs as base64.
+func TestBlobsOfAnOpenCollaborationAreBase64AtTheServer(t *testing.T) {
+	var mu sync.Mutex
+	var stored []byte
+	f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if r.Method == "POST" {
+			stored, _ = io.ReadAll(r.Body)
+		}
+		_, _ = w.Write(stored)
+	})
+	for _, size := range []int{0, 1, 2, 3, 48 << 10, 3<<20 + 17} {
+		content := make([]byte, size)
+		rand.Read(content)
+		if r := f.do("POST", "/blobstream", string(content)); r.Status != 200 {
+			t.Fatalf("%d bytes: %+v", size, r)
+		}
+		if want := base64.StdEncoding.EncodeToString(content); string(stored) != want {
+			t.Fatalf("%d bytes are stored as %.60q, not as %.60q", size, stored, want)
+		}
+		if r := f.do("GET", "/blobstream/u", ""); r.Status != 200 || r.Body != string(content) {
+			t.Errorf("%d bytes come back as status %d, %d bytes", size, r.Status, len(r.Body))
 		}
 	}
-	if r := f.do("GET", "/blobstream/u", ""); r.Status != 200 {
-		t.Errorf("%+v", r)
+	stored = []byte("{\"not\": \"base64\"}")
+	if r := f.do("GET", "/blobstream/u", ""); r.Status != 502 {
+		t.Errorf("what is not base64: %+v", r)
+	}
+}
+
+func TestABlobIsNotTakenWithContentEncoding(t *testing.T) {
+	for _, o := range [][]option{nil, {encrypted}} {
+		f := newFixture(t, mustNotBeAsked(t), o...)
+		if r := f.do("POST", "/blobstream", "x", "Content-Encoding: gzip", "X-Public-Key: "+keyOf("own").Public().Base64()); r.Status != 415 {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 
@@ -114,26 +144,28 @@ func TestAnEarlyAnswerToABlobIsPassedOnAtOnce(t *testing.T) {
 }
 
 func TestABlobThatBreaksOffIsNotStoredAsAWhole(t *testing.T) {
-	ended := make(chan error, 1)
-	f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
-		_, err := io.Copy(io.Discard, r.Body)
-		ended <- err
-	}, encrypted)
-	broken, feed := io.Pipe()
-	req, err := http.NewRequest("POST", f.proxy.URL+"/blobstream", broken)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("X-Public-Key", keyOf("b").Public().Base64())
-	go func() {
-		_, _ = feed.Write(make([]byte, 1<<20))
-		feed.CloseWithError(io.ErrUnexpectedEOF)
-	}()
-	if resp, err := f.proxy.Client().Do(req); err == nil {
-		resp.Body.Close()
-	}
-	if err := <-ended; err == nil {
-		t.Fatal("the server took half a blob for a whole one")
+	for _, options := range [][]option{nil, {encrypted}} {
+		ended := make(chan error, 1)
+		f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			ended <- err
+		}, options...)
+		broken, feed := io.Pipe()
+		req, err := http.NewRequest("POST", f.proxy.URL+"/blobstream", broken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("X-Public-Key", keyOf("b").Public().Base64())
+		go func() {
+			_, _ = feed.Write(make([]byte, 1<<20))
+			feed.CloseWithError(io.ErrUnexpectedEOF)
+		}()
+		if resp, err := f.proxy.Client().Do(req); err == nil {
+			resp.Body.Close()
+		}
+		if err := <-ended; err == nil {
+			t.Fatal("the server took half a blob for a whole one")
+		}
 	}
 }

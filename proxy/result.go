@@ -96,22 +96,28 @@ func (t *resultBody) object(top bool) error {
 
 const uuidSize = 36
 
-func (t *resultBody) decrypt(r io.Reader, w io.Writer) error {
-	head := make([]byte, uuidSize+1)
+// beginning reads so much of a text that isUUID can tell whether it is the name of
+// a blob: base64 and encrypted messages are none. all is the whole text.
+func beginning(r io.Reader) (head []byte, all io.Reader, err error) {
+	head = make([]byte, uuidSize+1)
 	n, err := io.ReadFull(r, head)
-	if err == io.EOF {
-		return nil // not there yet
-	}
-	if err != nil && err != io.ErrUnexpectedEOF {
-		return err
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, nil, err
 	}
 	head = head[:n]
+	return head, io.MultiReader(bytes.NewReader(head), r), nil
+}
+
+func (t *resultBody) decrypt(r io.Reader, w io.Writer) error {
+	head, r, err := beginning(r)
+	if err != nil || len(head) == 0 {
+		return err // without one, the result is not there yet
+	}
 	if isUUID(head) {
-		// The result is in the blob store, under this name.
 		_, err := w.Write(head)
 		return err
 	}
-	plain, err := t.key.NewDecrypter(io.MultiReader(bytes.NewReader(head), r))
+	plain, err := t.key.NewDecrypter(r)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 // createTask is POST /task: where the collaboration is encrypted, the input for
 // each organization is encrypted with its public key.
 func (a *API) createTask(w *answer, r *http.Request) error {
-	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return refuse(http.StatusUnsupportedMediaType, "A task must be sent without Content-Encoding.")
+	if err := unencoded(r); err != nil {
+		return err
 	}
 	body := a.spool.new()
 	defer body.Close()
@@ -40,6 +40,14 @@ func (a *API) createTask(w *answer, r *http.Request) error {
 	}
 	defer resp.Body.Close()
 	return a.relay(w, r, resp)
+}
+
+// unencoded refuses what cannot be encrypted for its receiver as it is.
+func unencoded(r *http.Request) error {
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return refuse(http.StatusUnsupportedMediaType, "Tasks and blobs must be sent without Content-Encoding.")
+	}
+	return nil
 }
 
 // clientJSON turns errors of the JSON that the algorithm sent into answers.
@@ -188,8 +196,17 @@ func (t *taskBody) late(id int64, held []byte) error {
 	return err
 }
 
-// encrypt reads base64 from r and writes it encrypted for the organization.
+// encrypt reads base64 from r and writes it encrypted for the organization. An
+// input that is in the blob store, where putBlob has encrypted it, stays its name.
 func (t *taskBody) encrypt(id int64, r io.Reader, w io.Writer) error {
+	head, r, err := beginning(r)
+	if err != nil {
+		return err
+	}
+	if isUUID(head) {
+		_, err := w.Write(head)
+		return err
+	}
 	key, err := t.a.organizationKey(t.ctx, id)
 	if err != nil {
 		return err

@@ -51,6 +51,33 @@ func (f *fixture) posted() string {
 	return bodies[0]
 }
 
+// The proxy has encrypted such an input when it was uploaded.
+func TestAnInputInTheBlobStoreStaysItsName(t *testing.T) {
+	const name = "9d4ab5f2-0f0c-4d3c-9a43-0e5f1d1f6a10"
+	f := newFixture(t, taskServer, encrypted)
+	body := fmt.Sprintf(`{"organizations":[{"id":4,"input":%q},{"input":%q,"id":3},{"id":2,"input":%q}]}`, name, name, b64of(name))
+	if r := f.do("POST", "/task", body, "Content-Type: application/json"); r.Status != 201 {
+		t.Fatalf("%+v", r)
+	}
+	var sent sentTask
+	if err := json.Unmarshal([]byte(f.posted()), &sent); err != nil || len(sent.Organizations) != 3 {
+		t.Fatalf("%v: %+v", err, sent)
+	}
+	for i, o := range sent.Organizations[:2] {
+		if *o.Input != name {
+			t.Errorf("input %d became %q", i, *o.Input)
+		}
+	}
+	if plain, err := keyOf("b").Decrypt(*sent.Organizations[2].Input); err != nil || string(plain) != name {
+		t.Errorf("an input that only says the name of a blob became %q, %v", plain, err)
+	}
+	for _, no := range []string{name + "0", name[:35], "9d4ab5f2_0f0c-4d3c-9a43-0e5f1d1f6a10"} {
+		if r := f.do("POST", "/task", fmt.Sprintf(`{"organizations":[{"id":3,"input":%q}]}`, no), "Content-Type: application/json"); r.Status != 400 {
+			t.Errorf("%q, which is no name: %+v", no, r)
+		}
+	}
+}
+
 func TestEachInputIsEncryptedForItsOrganization(t *testing.T) {
 	f := newFixture(t, taskServer, encrypted)
 	body := fmt.Sprintf(`{"name":"sub","image":"img","databases":[{"label":"default"}],"unknown":{"a":[1.50,null,"\u00e9"]},

@@ -3,7 +3,10 @@ package e2e
 import (
 	"bytes"
 	"crypto/cipher"
+	"errors"
 	"io"
+
+	"github.com/v6node/v6node/proxy/internal/b64"
 )
 
 // A blob is any bytes: unlike a message in the string form it is not looked at,
@@ -38,3 +41,24 @@ func (k *PrivateKey) DecryptBlob(r io.Reader) (io.Reader, error) {
 // the web UI writes it) to a decrypted stream. It is for blobs that hold a
 // run's input.
 func NewPayloadReader(r io.Reader) (io.Reader, error) { return newPayload(r) }
+
+// ErrEncoding is the error of a blob of an open collaboration that is not base64.
+var ErrEncoding = errors.New("is not base64")
+
+// EncodeBlob returns a reader of what r holds in the form that blobs have where the collaboration is not
+// encrypted: base64. Memory is constant, errors of r are passed on. Not safe for concurrent use.
+func EncodeBlob(r io.Reader) io.Reader { return b64.NewEncoder(r) }
+
+// DecodeBlob returns a reader of the content of such a blob. The error is ErrEncoding, or one of r. Memory is
+// constant. Not safe for concurrent use.
+func DecodeBlob(r io.Reader) io.Reader { return decoded{b64.NewReader(r)} }
+
+type decoded struct{ r io.Reader }
+
+func (d decoded) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if errors.Is(err, b64.ErrCorrupt) {
+		err = ErrEncoding
+	}
+	return n, err
+}

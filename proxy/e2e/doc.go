@@ -9,7 +9,8 @@
 // first two parts with the raw ciphertext after the second "$". Key (32 bytes)
 // and iv (16 bytes) are random in each message. The web UI writes the AES key
 // as base64 text inside the RSA block, and the payload as base64 text inside
-// the ciphertext; both are understood.
+// the ciphertext; both are understood. Where the collaboration is not encrypted, a
+// blob is base64 of its content.
 //
 // The format has no authentication code and its RSA padding is the one that
 // Bleichenbacher's attack reads through an oracle. Therefore a padding that is

@@ -168,3 +168,41 @@ func (d *Reader) fill() {
 	n, d.err = d.r.Read(d.text[d.hi:])
 	d.hi += n
 }
+
+// Encoder reads the base64 text of what the reader below holds; errors of that
+// are passed on as they are. It is not safe for concurrent use.
+type Encoder struct {
+	r     io.Reader
+	c     *codec
+	err   error  // of the reader below; io.EOF included
+	ready []byte // of text, not handed out yet
+	plain [plainChunk]byte
+	text  [textChunk]byte
+}
+
+// NewEncoder returns an Encoder of what r holds.
+func NewEncoder(r io.Reader) *Encoder { return &Encoder{r: r, c: shared()} }
+
+func (e *Encoder) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(e.ready) == 0 {
+		if e.err != nil {
+			return 0, e.err
+		}
+		// Only the last piece may need padding, and one that breaks off must not get it.
+		n := 0
+		for n < len(e.plain) && e.err == nil {
+			var m int
+			m, e.err = e.r.Read(e.plain[n:])
+			n += m
+		}
+		if e.err == nil || e.err == io.EOF {
+			e.ready = e.text[:e.c.encode(e.text[:], e.plain[:n])]
+		}
+	}
+	n := copy(p, e.ready)
+	e.ready = e.ready[n:]
+	return n, nil
+}

@@ -92,3 +92,21 @@ func TestWriterReportsAFailedWriteAtClose(t *testing.T) {
 		t.Fatal("the second Close hides the failure")
 	}
 }
+
+func TestAnEncoderAgreesWithTheStandardLibraryAndPadsNothingThatBreaksOff(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 3, 100, plainChunk - 1, plainChunk, plainChunk + 1, 3*plainChunk + 2} {
+		plain := sample(n)
+		want := base64.StdEncoding.EncodeToString(plain)
+		for _, r := range []io.Reader{bytes.NewReader(plain), iotest.HalfReader(bytes.NewReader(plain)), iotest.DataErrReader(bytes.NewReader(plain))} {
+			got, err := io.ReadAll(NewEncoder(r))
+			if err != nil || string(got) != want {
+				t.Fatalf("%d bytes: %d characters instead of %d, %v", n, len(got), len(want), err)
+			}
+		}
+		broken := io.MultiReader(bytes.NewReader(plain), iotest.ErrReader(io.ErrUnexpectedEOF))
+		got, err := io.ReadAll(iotest.OneByteReader(NewEncoder(broken)))
+		if err != io.ErrUnexpectedEOF || !strings.HasPrefix(want, string(got)) || strings.Contains(string(got), "=") {
+			t.Fatalf("%d bytes that break off: %d characters, %v", n, len(got), err)
+		}
+	}
+}
