@@ -1,4 +1,5 @@
-// Package standin is a stand-in for a vantage6 v4 server, held in memory. The
+// Package standin is a stand-in for a vantage6 v4 server, held in memory but for
+// its blobs, which are files. The
 // end-to-end tests, the benchmarks and `v6node demo` use it in place of a real
 // one.
 //

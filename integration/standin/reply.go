@@ -16,9 +16,9 @@ type object map[string]any
 // reply is what a handler answers with.
 type reply struct {
 	code   int
-	body   any         // sent as JSON, unless raw is set
-	raw    []byte      // sent as application/octet-stream
-	header http.Header // additional headers
+	body   any           // sent as JSON, unless stream is set
+	stream io.ReadCloser // sent as application/octet-stream, without a length
+	header http.Header   // additional headers
 }
 
 func ok(body any) *reply { return &reply{code: http.StatusOK, body: body} }
@@ -41,11 +41,8 @@ func (p *reply) send(w http.ResponseWriter) {
 	for k, v := range p.header {
 		w.Header()[k] = v
 	}
-	if p.raw != nil {
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("Content-Length", strconv.Itoa(len(p.raw)))
-		w.WriteHeader(p.code)
-		w.Write(p.raw) // a client that went away is no business of the server
+	if p.stream != nil {
+		p.sendStream(w)
 		return
 	}
 	data, err := json.Marshal(p.body)
@@ -56,6 +53,18 @@ func (p *reply) send(w http.ResponseWriter) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)+1))
 	w.WriteHeader(p.code)
 	w.Write(append(data, '\n'))
+}
+
+// sendStream sends a body as it is read. One that cannot be read to its end breaks
+// the connection.
+func (p *reply) sendStream(w http.ResponseWriter) {
+	defer p.stream.Close() //nolint:errcheck // only read
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.WriteHeader(p.code)
+	_ = http.NewResponseController(w).Flush() // else a short body gets a length
+	if _, err := io.Copy(w, p.stream); err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // call is one request of an authenticated holder.

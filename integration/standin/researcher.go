@@ -180,34 +180,68 @@ func (r *Researcher) input(ctx context.Context, org int64, plain []byte, encrypt
 	var key *e2e.PublicKey
 	if encrypted {
 		var err error
-		if key, err = r.publicKey(ctx, org); err != nil {
+		if key, err = r.PublicKey(ctx, org); err != nil {
 			return "", err
 		}
 	}
 	switch {
 	case blobs:
-		content := plain
-		if encrypted {
-			sealed, err := key.EncryptBlob(bytes.NewReader(plain))
-			if err != nil {
-				return "", err
-			}
-			if content, err = io.ReadAll(sealed); err != nil {
-				return "", err
-			}
-		}
-		var stored struct {
-			UUID string `json:"uuid"`
-		}
-		err := r.send(ctx, http.MethodPost, "/blobstream", "application/octet-stream", func() io.Reader { return bytes.NewReader(content) }, &stored)
-		return stored.UUID, err
+		return r.StoreBlob(ctx, key, func() io.Reader { return bytes.NewReader(plain) })
 	case encrypted:
 		return key.Encrypt(plain)
 	}
 	return base64.StdEncoding.EncodeToString(plain), nil
 }
 
-func (r *Researcher) publicKey(ctx context.Context, org int64) (*e2e.PublicKey, error) {
+// StoreBlob uploads what content reads anew for each attempt, encrypted for key, or in the form for open
+// collaborations where that is nil, and returns its UUID. Memory is constant.
+func (r *Researcher) StoreBlob(ctx context.Context, key *e2e.PublicKey, content func() io.Reader) (string, error) {
+	var stored struct {
+		UUID string `json:"uuid"`
+	}
+	_, err := r.attempt(ctx, &stored, func() (*http.Request, error) {
+		sealed := e2e.EncodeBlob(content())
+		if key != nil {
+			var err error
+			if sealed, err = key.EncryptBlob(content()); err != nil {
+				return nil, err
+			}
+		}
+		req, err := r.request(ctx, http.MethodPost, "/blobstream", sealed)
+		if err == nil {
+			req.Header.Set("Content-Type", "application/octet-stream")
+		}
+		return req, err
+	})
+	return stored.UUID, err
+}
+
+// ReadBlob writes the content of a blob to w. Memory is constant.
+func (r *Researcher) ReadBlob(ctx context.Context, id string, encrypted bool, w io.Writer) error {
+	req, err := r.request(ctx, http.MethodGet, "/blobstream/"+url.PathEscape(id), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := failure(resp); err != nil {
+		return err
+	}
+	plain := e2e.DecodeBlob(resp.Body)
+	if encrypted {
+		if plain, err = r.key.DecryptBlob(resp.Body); err != nil {
+			return err
+		}
+	}
+	_, err = io.Copy(w, plain)
+	return err
+}
+
+// PublicKey is an organization's public key, which its node has published.
+func (r *Researcher) PublicKey(ctx context.Context, org int64) (*e2e.PublicKey, error) {
 	r.mu.Lock()
 	key := r.keys[org]
 	r.mu.Unlock()
@@ -373,15 +407,9 @@ func (r *Researcher) open(ctx context.Context, text string, blob, encrypted bool
 		return nil, errors.New("the collaboration is encrypted and no private key was given")
 	}
 	if blob {
-		content, err := r.download(ctx, "/blobstream/"+url.PathEscape(text))
-		if err != nil || !encrypted {
-			return content, err
-		}
-		plain, err := r.key.DecryptBlob(bytes.NewReader(content))
-		if err != nil {
-			return nil, err
-		}
-		return io.ReadAll(plain)
+		var content bytes.Buffer
+		err := r.ReadBlob(ctx, text, encrypted, &content)
+		return content.Bytes(), err
 	}
 	if encrypted {
 		return r.key.Decrypt(text)
@@ -519,22 +547,6 @@ func (r *Researcher) answer(req *http.Request, into any) (http.Header, error) {
 		return resp.Header, err
 	}
 	return resp.Header, json.NewDecoder(resp.Body).Decode(into)
-}
-
-func (r *Researcher) download(ctx context.Context, path string) ([]byte, error) {
-	req, err := r.request(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := r.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if err := failure(resp); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(resp.Body)
 }
 
 func failure(resp *http.Response) error {

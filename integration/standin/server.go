@@ -26,8 +26,10 @@ type Options struct {
 	// TLS serves https when set.
 	TLS *tls.Config
 	// BlobStore turns the blob store on: inputs and results are then UUIDs of
-	// blobs.
+	// blobs. They are kept in files in BlobDir, by default in a directory of the
+	// server's own that is removed at its end.
 	BlobStore bool
+	BlobDir   string
 	// Life of access and refresh tokens, default 6 h and 48 h.
 	AccessLife, RefreshLife time.Duration
 	// Engine.IO ping interval and timeout, default 25 s and 60 s.
@@ -35,7 +37,7 @@ type Options struct {
 	// OfflineAfter is how long a node may be silent (application pings) before it
 	// is set offline, default 65 s.
 	OfflineAfter time.Duration
-	// MaxBody bounds a request's body, default 1 GiB.
+	// MaxBody bounds a request's body that is no blob, default 1 GiB.
 	MaxBody int64
 	// Log gets a line for each request at debug level; nil is silent.
 	Log *slog.Logger
@@ -49,6 +51,8 @@ type Server struct {
 	addr string
 	http http.Handler
 
+	blobs *blobStore
+
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -57,29 +61,29 @@ type Server struct {
 	srv      *http.Server
 	serveEnd chan struct{}
 
-	mu      sync.Mutex
-	secret  []byte
-	serial  int64
-	expired map[expiryKey]int64
-	seq     sequences
-	orgs    map[int64]*organization
-	collabs map[int64]*collaboration
-	studies map[int64]*study
-	stores  map[int64]*store
-	nodes   map[int64]*node
-	users   map[int64]*user
-	tasks   map[int64]*task
-	runs    map[int64]*run
-	blobs   map[string][]byte
-	sockets map[*socket]struct{}
-	faults  []*Injected
-	skew    time.Duration
-	silent  bool
-	deaf    bool
-	closed  bool
-	reqLog  []Request
-	events  []NodeEvent
-	changed chan struct{} // closed and replaced at each change
+	mu        sync.Mutex
+	secret    []byte
+	serial    int64
+	expired   map[expiryKey]int64
+	seq       sequences
+	orgs      map[int64]*organization
+	collabs   map[int64]*collaboration
+	studies   map[int64]*study
+	stores    map[int64]*store
+	nodes     map[int64]*node
+	users     map[int64]*user
+	tasks     map[int64]*task
+	runs      map[int64]*run
+	sockets   map[*socket]struct{}
+	faults    []*Injected
+	skew      time.Duration
+	blobLimit int64
+	silent    bool
+	deaf      bool
+	closed    bool
+	reqLog    []Request
+	events    []NodeEvent
+	changed   chan struct{} // closed and replaced at each change
 }
 
 // New starts a server on loopback. The caller closes it.
@@ -100,17 +104,21 @@ func New(o Options) (*Server, error) {
 		secret: []byte(newUUID()), serial: 1, expired: map[expiryKey]int64{}, seq: newSequences(),
 		orgs: map[int64]*organization{}, collabs: map[int64]*collaboration{}, studies: map[int64]*study{},
 		stores: map[int64]*store{}, nodes: map[int64]*node{}, users: map[int64]*user{}, tasks: map[int64]*task{},
-		runs: map[int64]*run{}, blobs: map[string][]byte{}, sockets: map[*socket]struct{}{},
+		runs: map[int64]*run{}, sockets: map[*socket]struct{}{},
 		changed: make(chan struct{}),
 	}
 	if s.api != "" && !strings.HasPrefix(s.api, "/") {
 		return nil, fmt.Errorf("stand-in server: the API path %q does not start with a slash", o.APIPath)
 	}
+	var err error
+	if s.blobs, err = newBlobStore(o.BlobDir); err != nil {
+		return nil, err
+	}
 	s.http = s.injectFaults(s.routes())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.Start(); err != nil {
 		s.cancel()
-		return nil, err
+		return nil, errors.Join(err, s.blobs.close())
 	}
 	s.work.Go(s.watchPings)
 	return s, nil
@@ -186,6 +194,9 @@ func (s *Server) Close() {
 	s.cancel()
 	s.stop()
 	s.work.Wait()
+	if err := s.blobs.close(); err != nil {
+		s.opt.Log.Error("the stand-in server left its blobs behind", "error", err)
+	}
 }
 
 // Host returns scheme and address, without the API path: http://127.0.0.1:PORT.

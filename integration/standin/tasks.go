@@ -301,7 +301,8 @@ func (s *Server) adopt(t *task, sub *containerSubject) *reply {
 }
 
 // checkInputs refuses readable input in an encrypted collaboration and unreadable
-// input elsewhere; with a blob store an input must be the UUID of a blob.
+// input elsewhere; with a blob store an input must have the form of a UUID, whether
+// there is such a blob or not.
 func (s *Server) checkInputs(orgs []orgInput, c *collaboration) ([]string, *reply) {
 	var inputs []string
 	for _, org := range orgs {
@@ -314,7 +315,7 @@ func (s *Server) checkInputs(orgs []orgInput, c *collaboration) ([]string, *repl
 		}
 		inputs = append(inputs, text)
 		if s.opt.BlobStore {
-			if _, there := s.blobs[text]; !there {
+			if !uuidForm.MatchString(text) {
 				return nil, refuse(http.StatusBadRequest, "Your task's input cannot be parsed.")
 			}
 			continue
