@@ -29,7 +29,7 @@ func (n *Node) decide(ctx context.Context, a *activeRun, r *server.Run, resolved
 	q := n.policyRequest(ctx, r, resolved)
 	if p.HasRules() {
 		var err error
-		if q.Function, err = n.functionFor(a, r); err != nil {
+		if q.Function, err = n.functionFor(ctx, a, r); err != nil {
 			return policy.Decision{}, err
 		}
 	}
@@ -124,7 +124,7 @@ func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r
 
 // askApproval writes down that the administrator's word is wanted, unless it is already for this image.
 func (n *Node) askApproval(ctx context.Context, a *activeRun, r *server.Run, resolved image.Resolved, d policy.Decision) (*ledger.Record, error) {
-	function, err := n.functionFor(a, r)
+	function, err := n.functionFor(ctx, a, r)
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,11 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/admin"
@@ -150,15 +148,4 @@ func actor(uid int) string {
 		return u.Username + " (" + id + ")"
 	}
 	return id
-}
-
-// functionOf is the method that an input names.
-func functionOf(input []byte) string {
-	var in struct {
-		Method string `json:"method"`
-	}
-	if json.Unmarshal(input, &in) != nil {
-		return "" // a method that is no text is none
-	}
-	return strings.TrimSpace(in.Method)
 }

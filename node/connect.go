@@ -44,6 +44,9 @@ func (n *Node) connect(ctx context.Context) error {
 	id := n.identity
 	n.log.InfoContext(ctx, "logged in", "node", id.NodeID, "name", id.NodeName,
 		"organization", id.OrganizationName, "collaboration", id.CollaborationName, "encrypted", id.Encrypted)
+	if on, err := n.api.BlobStore(ctx); err == nil && on {
+		n.log.InfoContext(ctx, "the server keeps inputs and results in a blob store")
+	}
 	return n.settleEncryption(ctx)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/proxy/e2e"
 )
 
@@ -91,17 +92,22 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 // be delivered.
 func (n *Node) undeliverable(rec *ledger.Record, why error) (*ledger.Record, error) {
 	return n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
-		r.Reason, r.Status, r.HasOutput = string(ReasonUndelivered), string(statusOf[ReasonUndelivered]), false
+		r.Reason, r.Status, r.HasOutput, r.ResultBlob = string(ReasonUndelivered), string(statusOf[ReasonUndelivered]), false, ""
 		r.Message = fmt.Sprintf("the result cannot be delivered: %v", why)
 		return nil
 	})
 }
 
-// send makes the one final PATCH.
+// send makes the one final PATCH, for a result that goes to the blob store after
+// its upload.
 func (n *Node) send(ctx context.Context, rec *ledger.Record) error {
 	ws := n.files.Open(rec.RunID)
 	f := server.Final{Status: server.Status(rec.Status), FinishedAt: rec.FinishedAt, Log: n.finalLog(ws.LogFile(), rec.Message)}
 	if !rec.HasOutput {
+		return n.api.Finish(ctx, rec.RunID, f)
+	}
+	if rec.ResultBlob != "" {
+		f.Result = rec.ResultBlob // the files may be gone
 		return n.api.Finish(ctx, rec.RunID, f)
 	}
 	out, size, err := ws.Output()
@@ -115,6 +121,12 @@ func (n *Node) send(ctx context.Context, rec *ledger.Record) error {
 	if err != nil {
 		return err
 	}
+	if rec.BlobStored {
+		if f.Result, err = n.store(ctx, rec, ws, size, enc); err != nil {
+			return err
+		}
+		return n.api.Finish(ctx, rec.RunID, f)
+	}
 	return n.api.FinishFrom(ctx, rec.RunID, f, enc.length(size), func() (io.ReadCloser, error) {
 		out, _, err := ws.Output()
 		if err != nil {
@@ -124,10 +136,52 @@ func (n *Node) send(ctx context.Context, rec *ledger.Record) error {
 	})
 }
 
-// resultEncoding is the form in which a result travels.
+// store puts a run's result into the server's blob store and returns its name
+// there. What the ledger knows is not stored again, also after a crash: the
+// server has no way to remove a blob that no run names.
+func (n *Node) store(ctx context.Context, rec *ledger.Record, ws *workspace.Run, size int64, enc *resultEncoding) (string, error) {
+	began := time.Now()
+	n.log.InfoContext(ctx, "the result goes to the server's blob store", "run", rec.RunID, "bytes", size)
+	id, err := n.api.WriteBlob(ctx, func() (io.ReadCloser, error) {
+		out, now, err := ws.Output()
+		if err != nil {
+			return nil, fmt.Errorf("read the result again: %w", err)
+		}
+		if now != size {
+			return nil, errors.Join(fmt.Errorf("the result had %d bytes and has %d", size, now), out.Close())
+		}
+		content, err := enc.blob(out)
+		if err != nil {
+			return nil, errors.Join(err, out.Close())
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{content, out}, nil
+	})
+	if err != nil {
+		return "", err
+	}
+	failpoint.Reached(failpoint.Stored)
+	n.log.InfoContext(ctx, "the result is in the server's blob store", "run", rec.RunID, "blob", id, "took", time.Since(began).Round(time.Millisecond))
+	// Also where the ledger cannot be written: the next try needs no upload.
+	rec.ResultBlob = id
+	if _, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
+		r.ResultBlob = id
+		return nil
+	}); err != nil {
+		n.log.ErrorContext(ctx, "where the result is could not be written down; after a crash it is stored once more", "run", rec.RunID, "error", err)
+	}
+	failpoint.Reached(failpoint.Noted)
+	return id, nil
+}
+
+// resultEncoding is the form in which a result travels: in a string of the PATCH,
+// of so many bytes, or as a blob.
 type resultEncoding struct {
 	length func(plain int64) int64
 	writer func(io.Writer) (io.WriteCloser, error)
+	blob   func(io.Reader) (io.Reader, error)
 }
 
 // resultEncoding gives the form that the initiating organization can read:
@@ -139,6 +193,7 @@ func (n *Node) resultEncoding(ctx context.Context, organization int64) (*resultE
 			writer: func(w io.Writer) (io.WriteCloser, error) {
 				return base64.NewEncoder(base64.StdEncoding, w), nil
 			},
+			blob: func(r io.Reader) (io.Reader, error) { return e2e.EncodeBlob(r), nil },
 		}, nil
 	}
 	b64, err := n.api.OrganizationKey(ctx, organization)
@@ -149,7 +204,7 @@ func (n *Node) resultEncoding(ctx context.Context, organization int64) (*resultE
 	if err != nil {
 		return nil, fmt.Errorf("the public key of organization %d cannot be used, so its result cannot be encrypted: %w", organization, err)
 	}
-	return &resultEncoding{length: key.EncryptedLen, writer: key.NewEncrypter}, nil
+	return &resultEncoding{length: key.EncryptedLen, writer: key.NewEncrypter, blob: key.EncryptBlob}, nil
 }
 
 // encoding reads a file through an encoder. Closing it ends the encoder's

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,7 @@ import (
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/node/limits"
+	"github.com/v6node/v6node/node/payload"
 	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/reach"
 	"github.com/v6node/v6node/node/server"
@@ -34,6 +36,7 @@ const finishTime = time.Minute
 func (n *Node) drive(own, ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) {
 	log := n.log.With("run", a.id, "task", a.taskID)
 	log.InfoContext(ctx, "run received", "image", r.Image, "organization", r.InitOrganizationID)
+	a.shorten(r)
 	n.tell(admin.EventReceived, rec, "")
 	out, err := n.inTurn(ctx, a, rec, r)
 	n.conclude(own, ctx, a, out, err)
@@ -172,6 +175,7 @@ func (n *Node) attempt(ctx context.Context, a *activeRun, r *server.Run, limit l
 		l.State = ledger.Preparing
 		l.Attempt++
 		l.Limits, l.Devices = &limit, nil
+		l.BlobStored = r.BlobStored
 		l.AdmittedAt = a.admittedAt
 		return nil
 	})
@@ -206,19 +210,17 @@ type prepared struct {
 // prepare does everything up to a created container, side by side where one
 // step does not need the other.
 func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r *server.Run) (*prepared, error) {
-	input, err := n.decodeInput(r)
-	if err != nil {
-		return nil, err
-	}
-	a.function = new(functionOf(input))
 	databases := n.settings.Load().databases // the same for files and connections
 	plan, err := n.planFor(ctx, rec, r, databases)
 	if err != nil {
 		return nil, err
 	}
-	files, err := n.workspaceSpec(rec, r, input, plan, databases)
+	files, err := n.workspaceSpec(rec, r, plan, databases)
 	if err != nil {
 		return nil, err
+	}
+	files.Input = func(f *os.File) (*payload.Object, error) {
+		return n.inputFile(ctx, a, r, n.limitsOf(rec).InputSize, f)
 	}
 	ws, err := n.files.Prepare(files)
 	if err != nil {
@@ -538,7 +540,7 @@ func asStart(ctx context.Context, err error) error {
 	return refuse(ReasonStart, err)
 }
 
-func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, plan *reach.Plan, databases []config.Database) (*workspace.Spec, error) {
+func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, plan *reach.Plan, databases []config.Database) (*workspace.Spec, error) {
 	kept, err := plan.Encode()
 	if err != nil {
 		return nil, err
@@ -546,7 +548,7 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, input []byte, pl
 	limit := n.limitsOf(rec)
 	s := &workspace.Spec{
 		RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, NodeID: n.identity.NodeID, CollaborationID: r.CollaborationID,
-		Input: input, AlgorithmEnv: n.cfg.AlgorithmEnv, RunContext: n.cfg.RunContextFile,
+		AlgorithmEnv: n.cfg.AlgorithmEnv, RunContext: n.cfg.RunContextFile,
 		ProxyHost: engine.ProxyHost, ProxyAddress: engine.ProxyAddress, ProxyPort: n.cfg.Proxy.Port,
 		TmpfsSize: limit.TmpfsSize, ShmSize: limit.ShmSize,
 		Hosts: plan.HostsFile(), Variables: plan.Variables(), Connections: kept,

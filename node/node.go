@@ -85,6 +85,7 @@ type Node struct {
 	using      imageGuard
 	seen       sightings
 	collecting chan struct{} // holds the collection under way
+	reading    chan struct{} // holds those who read an input for the policies
 	space      func(dir string) (collect.Space, error)
 	disks      disks
 
@@ -133,7 +134,7 @@ type activeRun struct {
 	killing           atomic.Bool     // it was said that the run is killed
 	// running is set while the algorithm runs; ran ends when it no longer does.
 	running atomic.Bool
-	// doing is what is being done for its image, while that takes long.
+	// doing is what is being done for its input or its image, while that takes long.
 	doing atomic.Pointer[image.Progress]
 	ran   context.Context
 	ended context.CancelFunc
@@ -141,8 +142,12 @@ type activeRun struct {
 	admittedAt, endedAt time.Time
 	use                 *ledger.Use
 	again               bool // the run begins anew
-	// function is the method that the input names, nil before the input was read.
+	// function is the method that the input names, nil before the input was read; judged is the SHA-256 of the input
+	// that the policies were asked about, nil where they were not.
 	function *string
+	judged   []byte
+	// askInput is set when the input was let go while the run waits.
+	askInput bool
 	// halted is set when the runtime has confirmed that the algorithm does not run
 	// any more; exit is how it ended, nil where it does not tell.
 	halted bool
@@ -208,7 +213,7 @@ func New(o Options) (*Node, error) {
 		tunnels: tunnels,
 		work:    newWorklist(),
 		served:  make(chan struct{}),
-		caches:  o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), space: collect.SpaceOf,
+		caches:  o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), reading: make(chan struct{}, readers), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
 		orphaned: make(map[int64]struct{}),

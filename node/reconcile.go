@@ -172,7 +172,7 @@ func recordOf(r *server.Run) *ledger.Record {
 		RunID: r.ID, TaskID: r.TaskID, JobID: r.JobID, ParentID: r.ParentID,
 		OrganizationID: r.OrganizationID, CollaborationID: r.CollaborationID,
 		InitOrganizationID: r.InitOrganizationID, InitUserID: r.InitUserID,
-		Image: r.Image, State: ledger.Received, ReceivedAt: time.Now().UTC(),
+		Image: r.Image, BlobStored: r.BlobStored, State: ledger.Received, ReceivedAt: time.Now().UTC(),
 	}
 	for _, d := range r.Databases {
 		rec.Databases = append(rec.Databases, d.Label)

@@ -222,7 +222,7 @@ func shownLimits(l limits.Limits, devices []string) admin.Limits {
 	out := admin.Limits{
 		Memory: l.Memory, MemorySwap: l.MemorySwap, MemoryReservation: l.MemoryReservation, CPUs: l.CPUs, CPUShares: l.CPUShares,
 		CpusetCPUs: l.CpusetCpus, CpusetMems: l.CpusetMems, Pids: l.Pids, ShmSize: l.ShmSize, TmpfsSize: l.TmpfsSize,
-		OutputSize: l.OutputSize, ScratchSize: l.ScratchSize, LogSize: l.LogSize, Devices: devices, OOMScoreAdj: l.OOMScoreAdj, TimeoutSeconds: l.Timeout.Seconds(),
+		InputSize: l.InputSize, OutputSize: l.OutputSize, ScratchSize: l.ScratchSize, LogSize: l.LogSize, Devices: devices, OOMScoreAdj: l.OOMScoreAdj, TimeoutSeconds: l.Timeout.Seconds(),
 	}
 	for _, u := range l.Ulimits {
 		out.Ulimits = append(out.Ulimits, admin.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})

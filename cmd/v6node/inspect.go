@@ -226,6 +226,7 @@ func limitRows(l admin.Limits) []limitRow {
 	add("pids-limit", number(l.Pids))
 	add("shm-size", size(l.ShmSize))
 	add("tmpfs-size", size(l.TmpfsSize))
+	add("input-size", size(l.InputSize))
 	add("output-size", size(l.OutputSize))
 	add("scratch-size", size(l.ScratchSize))
 	add("log-size", size(l.LogSize))

@@ -39,7 +39,18 @@ const (
 	Closed         Point = "closed"          // the ledger says that nothing is left
 )
 
-// Points are all of them.
+// Points that only the runs of a server with a blob store have: the first is between Begun and Files, the others
+// between AuditedEnd and Acknowledged.
+const (
+	Fetching Point = "fetching" // a part of its input is written
+	Stored   Point = "stored"   // the blob store has its result
+	Noted    Point = "noted"    // the ledger says so
+)
+
+// BlobPoints are all of these.
+var BlobPoints = []Point{Fetching, Stored, Noted}
+
+// Points are those of every run.
 var Points = []Point{
 	Received, Begun, Files, Registered, Image, Sandbox, Gateway, Created, Starting, AuditedStart, Started, Verified,
 	Active, Ended, Decided, AuditedEnd, Acknowledged, Delivered, SandboxRemoved, FilesRemoved, Closed,

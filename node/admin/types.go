@@ -42,7 +42,7 @@ type Run struct {
 	State State `json:"state"`
 	// Approval is there once the administrator's word was asked for.
 	Approval *Approval `json:"approval,omitempty"`
-	// Doing is what is being done for the image of a run that is prepared.
+	// Doing is what is being done for the input or the image of a run that is prepared.
 	Doing *ImageProgress `json:"doing,omitempty"`
 	// Attempt rises when a start that did not reach the algorithm is repeated.
 	Attempt    uint32 `json:"attempt,omitempty"`
@@ -179,6 +179,7 @@ type Limits struct {
 	Pids              int64    `json:"pids_limit,omitempty"` // processes and threads
 	ShmSize           int64    `json:"shm_size,omitempty"`
 	TmpfsSize         int64    `json:"tmpfs_size,omitempty"`
+	InputSize         int64    `json:"input_size,omitempty"`
 	OutputSize        int64    `json:"output_size,omitempty"`
 	ScratchSize       int64    `json:"scratch_size,omitempty"`
 	LogSize           int64    `json:"log_size,omitempty"`

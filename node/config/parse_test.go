@@ -96,7 +96,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		Runtime:    Runtime{Endpoint: "unix:///run/containerd/containerd.sock", Handler: "runc", UserNS: UserNSAuto},
 		Proxy:      Proxy{Port: 8080},
 		Limits: Limits{Memory: 4 << 30, MemorySwap: 6 << 30, MemoryReservation: 512 << 20, CPUs: 1.5, CPUShares: 1024,
-			CpusetCpus: "0-3,8", CpusetMems: "0", Pids: 512, TmpfsSize: 256 << 20, OutputSize: 1 << 30, ScratchSize: 20 << 30, LogSize: 128 << 20, ShmSize: 128 << 20,
+			CpusetCpus: "0-3,8", CpusetMems: "0", Pids: 512, TmpfsSize: 256 << 20, InputSize: 8 << 30, OutputSize: 1 << 30, ScratchSize: 20 << 30, LogSize: 128 << 20, ShmSize: 128 << 20,
 			Ulimits: []limits.Ulimit{{Name: "core"}, {Name: "nofile", Soft: 1024, Hard: 4096}}, Timeout: 12 * time.Hour, OOMScoreAdj: new(int64(500)),
 			Devices: []limits.Device{{Kind: "nvidia.com/gpu", Name: "0"}, {Kind: "vendor.com/fpga", Count: 2}}},
 		Enforce:      EnforceBestEffort,
@@ -159,7 +159,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	}
 	if c.Server.Port != 443 || c.Server.APIPath != "/api" || c.Proxy.Port != 8080 || c.PollInterval != 30*time.Second || c.StopGrace != 10*time.Second ||
 		!c.ShareConfig || !c.ShareAlgorithmLogs || c.RunContextFile || c.LogLevel != slog.LevelInfo || c.LogFormat != LogText ||
-		!c.Policies.RequirePull || c.Policies.AllowBasics != nil || !reflect.DeepEqual(c.Limits, Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}) || c.Enforce != EnforceStrict {
+		!c.Policies.RequirePull || c.Policies.AllowBasics != nil || !reflect.DeepEqual(c.Limits, Limits{Pids: 2048, TmpfsSize: 64 << 20, InputSize: 4 << 30, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}) || c.Enforce != EnforceStrict {
 		t.Errorf("%+v", c)
 	}
 	if !strings.HasSuffix(c.StateDir, "/v6node/site") || c.TaskDir != "" {

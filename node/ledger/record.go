@@ -65,6 +65,11 @@ type Record struct {
 	// on the disk.
 	InputUse int64 `json:"input_use,omitempty"`
 
+	// BlobStored tells that the server expects the result in its blob store, and
+	// ResultBlob the name that it has there, "" before it is there for certain.
+	BlobStored bool   `json:"blob_stored,omitempty"`
+	ResultBlob string `json:"result_blob,omitempty"`
+
 	// Approval is the administrator's word on the run; nil where nobody was asked.
 	Approval *Approval `json:"approval,omitempty"`
 

@@ -133,6 +133,7 @@ var fields = []*Field{
 			return []string{strconv.FormatInt(*l.OOMScoreAdj, 10)}
 		},
 	},
+	size("input_size", "", "take inputs up to `SIZE`; 0 is no limit", 1, func(l *Limits) *int64 { return &l.InputSize }),
 	size("output_size", "", "deliver results up to `SIZE`; 0 is no limit", 1, func(l *Limits) *int64 { return &l.OutputSize }),
 	size("scratch_size", "", "limit /mnt/tmp of a job to `SIZE`; 0 is no limit", minTmpfs, func(l *Limits) *int64 { return &l.ScratchSize }),
 	size("log_size", "", "keep `SIZE` of a run's log on the disk, its beginning and its end; 0 is no limit", MinLog, func(l *Limits) *int64 { return &l.LogSize }),

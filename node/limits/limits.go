@@ -22,6 +22,7 @@ type Limits struct {
 	Pids              int64         `json:"pids,omitempty"`         // processes and threads
 	ShmSize           int64         `json:"shm_size,omitempty"`     // bytes of /dev/shm; 0 leaves it to the runtime, which makes 64 MiB
 	TmpfsSize         int64         `json:"tmpfs_size,omitempty"`   // bytes of the in-memory /tmp
+	InputSize         int64         `json:"input_size,omitempty"`   // bytes of the input
 	OutputSize        int64         `json:"output_size,omitempty"`  // bytes of the result
 	ScratchSize       int64         `json:"scratch_size,omitempty"` // bytes of /mnt/tmp
 	LogSize           int64         `json:"log_size,omitempty"`     // bytes that its log takes on the disk
@@ -34,7 +35,7 @@ type Limits struct {
 
 // Defaults are the limits of a node whose administrator says nothing.
 func Defaults() Limits {
-	return Limits{Pids: 2048, TmpfsSize: 64 << 20, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}
+	return Limits{Pids: 2048, TmpfsSize: 64 << 20, InputSize: 4 << 30, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}
 }
 
 // Unlimited is a ulimit without a bound, and swap without one.

@@ -42,12 +42,12 @@ func rule(t testing.TB, image, organization string, pairs ...string) Rule {
 
 func TestEveryLimitCanBeSetTakenAwayAndLeft(t *testing.T) {
 	full := change(t, "memory=1g", "memory_swap=2g", "memory_reservation=512m", "cpus=1.5", "cpu_shares=512", "cpuset_cpus=0-1", "cpuset_mems=0",
-		"pids=100", "shm_size=1m", "ulimits=nofile=9 core=0", "tmpfs_size=2m", "devices=a.b/c=0 a.b/d:2", "oom_score_adj=-5", "output_size=3m",
+		"pids=100", "shm_size=1m", "ulimits=nofile=9 core=0", "tmpfs_size=2m", "devices=a.b/c=0 a.b/d:2", "oom_score_adj=-5", "input_size=7m", "output_size=3m",
 		"scratch_size=4m", "log_size=5m", "timeout=90s", "crash_retries=3").Apply(Limits{})
 	want := Limits{
 		Memory: 1 << 30, MemorySwap: 2 << 30, MemoryReservation: 512 << 20, CPUs: 1.5, CPUShares: 512, CpusetCpus: "0-1", CpusetMems: "0", Pids: 100,
 		ShmSize: 1 << 20, Ulimits: []Ulimit{{Name: "core"}, {Name: "nofile", Soft: 9, Hard: 9}}, TmpfsSize: 2 << 20,
-		Devices: []Device{{Kind: "a.b/c", Name: "0"}, {Kind: "a.b/d", Count: 2}}, OOMScoreAdj: new(int64(-5)), OutputSize: 3 << 20, ScratchSize: 4 << 20, LogSize: 5 << 20,
+		Devices: []Device{{Kind: "a.b/c", Name: "0"}, {Kind: "a.b/d", Count: 2}}, OOMScoreAdj: new(int64(-5)), InputSize: 7 << 20, OutputSize: 3 << 20, ScratchSize: 4 << 20, LogSize: 5 << 20,
 		Timeout: 90 * time.Second, CrashRetries: 3,
 	}
 	if !reflect.DeepEqual(full, want) {
@@ -61,7 +61,7 @@ func TestEveryLimitCanBeSetTakenAwayAndLeft(t *testing.T) {
 		}
 	}
 	none := change(t, "memory=0", "memory_swap=0", "memory_reservation=0", "cpus=0", "cpu_shares=0", "cpuset_cpus=", "cpuset_mems=", "pids=-1", "shm_size=0",
-		"ulimits=", "tmpfs_size=0", "devices=", "oom_score_adj=0", "output_size=0", "scratch_size=0", "log_size=0", "timeout=0", "crash_retries=0").Apply(full)
+		"ulimits=", "tmpfs_size=0", "devices=", "oom_score_adj=0", "input_size=0", "output_size=0", "scratch_size=0", "log_size=0", "timeout=0", "crash_retries=0").Apply(full)
 	none.OOMScoreAdj = nil // 0 is a value of its own
 	if b, err := json.Marshal(none); err != nil || string(b) != "{}" {
 		t.Errorf("left: %s (%v)", b, err)

@@ -1,7 +1,6 @@
 package workspace
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/node/payload"
 )
 
 // Errors of reading what an algorithm left behind.
@@ -51,8 +52,9 @@ type Root struct{ Dir string }
 // Spec says what a run is to see.
 type Spec struct {
 	RunID, TaskID, JobID, NodeID, CollaborationID int64
-	// Input is the run's input as the algorithm reads it (decrypted).
-	Input []byte
+	// Input writes the run's input, as the algorithm reads it (decrypted), to an empty file, and says what is
+	// in it. The file is not complete before it returns, and nobody else can read it.
+	Input func(*os.File) (*payload.Object, error)
 	// Databases the node offers, and which of them the task names.
 	Databases []Database
 	Requested []Request
@@ -110,7 +112,11 @@ func (r Root) Prepare(s *Spec) (_ *Run, err error) {
 	if err := w.makeDirs(s); err != nil {
 		return nil, fmt.Errorf("make the files of run %d: %w", s.RunID, err)
 	}
-	env, err := w.environment(s, sources)
+	input, err := w.writeInput(s)
+	if err != nil {
+		return nil, err
+	}
+	env, err := w.environment(s, sources, input)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +167,6 @@ func (w *Run) makeDirs(s *Spec) error {
 		{w.path("hosts"), 0o644, []byte(hosts)},
 		{w.path(connectionsName), 0o600, s.Connections},
 		{w.path("resolv.conf"), 0o644, []byte("# this run has no name server\n")},
-		{filepath.Join(w.data(), inputName), 0o644, s.Input},
 		{filepath.Join(w.data(), outputName), 0o666, nil},
 		{filepath.Join(w.data(), tokenName), 0o644, nil},
 	} {
@@ -172,7 +177,24 @@ func (w *Run) makeDirs(s *Spec) error {
 	return nil
 }
 
-func (w *Run) environment(s *Spec, sources []source) (*environment, error) {
+func (w *Run) input() string { return filepath.Join(w.data(), inputName) }
+
+// writeInput writes the input. Only what is complete can be read by the algorithm's
+// user, whoever that is.
+func (w *Run) writeInput(s *Spec) (_ *payload.Object, err error) {
+	f, err := os.OpenFile(w.input(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make the input of run %d: %w", w.id, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	in, err := s.Input(f)
+	if err != nil {
+		return nil, err
+	}
+	return in, f.Chmod(0o644)
+}
+
+func (w *Run) environment(s *Spec, sources []source, input *payload.Object) (*environment, error) {
 	labels := make([]string, len(sources))
 	for i, src := range sources {
 		labels[i] = src.db.Label
@@ -207,62 +229,14 @@ func (w *Run) environment(s *Spec, sources []source) (*environment, error) {
 		}
 	}
 	if s.RunContext {
-		content, err := w.runContext(s, sources)
-		if err != nil {
+		if err := w.writeContext(s, sources, input); err != nil {
 			return nil, err
-		}
-		if err := writeFile(filepath.Join(w.data(), contextName), content, 0o644); err != nil {
-			return nil, fmt.Errorf("write the run context file: %w", err)
 		}
 		if err := e.set(contextVar, w.inside()+"/"+contextName); err != nil {
 			return nil, err
 		}
 	}
 	return e, nil
-}
-
-// runContext is the run context file of schema version 0.1.
-func (w *Run) runContext(s *Spec, sources []source) ([]byte, error) {
-	var input struct {
-		Method string          `json:"method"`
-		Args   json.RawMessage `json:"args"`
-		Kwargs json.RawMessage `json:"kwargs"`
-	}
-	// An input that is no JSON object gives empty defaults: the file describes
-	// the run, the algorithm judges its input.
-	_ = json.Unmarshal(s.Input, &input)
-	if input.Args == nil {
-		input.Args = json.RawMessage("[]")
-	}
-	if input.Kwargs == nil {
-		input.Kwargs = json.RawMessage("{}")
-	}
-	type object = map[string]any
-	inputs := []object{}
-	for _, src := range sources {
-		if src.mount == nil {
-			return nil, fmt.Errorf("%w %q is not a file, and run_context_file knows file databases only: switch it off or use another database", ErrDatabase, src.db.Label)
-		}
-		in := object{"id": src.db.Label, "uri": src.uri, "type": src.db.Type}
-		if args, ok := src.params["arguments"]; ok {
-			in["arguments"] = args
-		}
-		inputs = append(inputs, in)
-	}
-	return json.MarshalIndent(object{
-		"schema_version": "0.1",
-		"entrypoint":     object{"name": input.Method},
-		"arguments":      object{"positional": input.Args, "named": input.Kwargs},
-		"executor":       object{"id": s.NodeID, "kind": "vantage6-node"},
-		"inputs":         inputs,
-		"outputs":        []object{{"id": "result", "uri": w.inside() + "/" + outputName}},
-		"x-vantage6": object{
-			"run_id": s.RunID, "task_id": s.TaskID, "collaboration_id": s.CollaborationID,
-			"token_file":          w.inside() + "/" + tokenName,
-			"api_proxy":           object{"host": "http://" + s.ProxyHost, "port": strconv.Itoa(s.ProxyPort), "api_path": ""},
-			"temporary_directory": tempFolder,
-		},
-	}, "", "  ")
 }
 
 // WriteToken stores the container token, without a newline: once for the

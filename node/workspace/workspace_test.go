@@ -4,6 +4,7 @@ import (
 	"encoding/base32"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/node/payload"
 )
 
 func decode(t testing.TB, v string) string {
@@ -31,6 +34,17 @@ func lookup(t testing.TB, env []Variable, name string) string {
 	return env[i].Value
 }
 
+// input writes a text as a run's input.
+func input(text string) func(*os.File) (*payload.Object, error) {
+	return func(f *os.File) (*payload.Object, error) {
+		var scan payload.Scanner
+		if _, err := io.WriteString(io.MultiWriter(f, &scan), text); err != nil {
+			return nil, err
+		}
+		return scan.Close()
+	}
+}
+
 func base(t testing.TB) (Root, *Spec) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -44,7 +58,7 @@ func base(t testing.TB) (Root, *Spec) {
 	root := Root{Dir: filepath.Join(dir, "state")}
 	spec := &Spec{
 		RunID: 5, TaskID: 3, JobID: 2, NodeID: 6, CollaborationID: 1,
-		Input: []byte(`{"method":"partial","kwargs":{"column":"age"}}`),
+		Input: input(`{"method":"partial","kwargs":{"column":"age"}}`),
 		Databases: []Database{
 			{Label: "default", Type: "csv", URI: csv, Env: map[string]string{"user": "reader"}},
 			{Label: "other", Type: "csv", URI: filepath.Join(dir, "missing.csv")},
@@ -151,6 +165,9 @@ func TestTheRunContextFileIsPlainAndComplete(t *testing.T) {
 	}
 	if err := json.Unmarshal(b, &doc); err != nil {
 		t.Fatal(err)
+	}
+	if string(doc.Arguments.Named) != `{"column":"age"}` || string(doc.Arguments.Positional) != "[]" {
+		t.Errorf("arguments: %s", b)
 	}
 	if doc.Entrypoint.Name != "partial" || len(doc.Inputs) != 1 || doc.Inputs[0].URI != "/mnt/default.csv" || doc.Executor.ID != 6 || doc.Executor.Kind != "vantage6-node" {
 		t.Errorf("run context: %s", b)
