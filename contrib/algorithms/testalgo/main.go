@@ -38,6 +38,11 @@
 //	hoard(path, bytes, seconds, nameless=false)
 //	                         writes a file (beside the output without a path), keeps it
 //	                         open and sleeps; nameless removes it before
+//	mirror(...)              the text of its input as the result, whatever its size; the
+//	                         input must name the method first
+//	delegate(bytes, organizations)
+//	                         sends an input of so many bytes through the blob store for
+//	                         the organizations to mirror; {"sent", "received"}, SHA-256
 //	fork_bomb(seconds)       processes that start processes
 //	oom(bytes, child=false)  allocates and touches memory, itself or in a child
 package main
@@ -85,6 +90,12 @@ func child(what, arg string) {
 type method func(*contract.Input) (any, error)
 
 func run(started time.Time) error {
+	switch name, err := contract.Named(); {
+	case err != nil:
+		return err
+	case name == "mirror":
+		return mirror()
+	}
 	in, err := contract.ReadInput()
 	if err != nil {
 		return err
@@ -117,6 +128,7 @@ func run(started time.Time) error {
 		"burn":        burn,
 		"hoard":       hoard,
 		"fork_bomb":   forkBomb,
+		"delegate":    delegate,
 	}
 	do := methods[in.Method]
 	if do == nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -131,17 +132,31 @@ func (c *Client) CreateTask(name string, organizations []int64, input any) (int6
 	if err := c.get("/blobstream/status", &store); err != nil {
 		return 0, err
 	}
+	return c.createTask(name, organizations, func(id int64) (string, error) {
+		if !store.Enabled {
+			return base64.StdEncoding.EncodeToString(plain), nil
+		}
+		return c.upload(id, bytes.NewReader(plain))
+	})
+}
+
+// CreateTaskFrom is CreateTask with an input that is read anew for each
+// organization, at a server with a blob store.
+func (c *Client) CreateTaskFrom(name string, organizations []int64, input func() io.Reader) (int64, error) {
+	return c.createTask(name, organizations, func(id int64) (string, error) { return c.upload(id, input()) })
+}
+
+// createTask creates a subtask; input gives the text of each organization's input.
+func (c *Client) createTask(name string, organizations []int64, input func(organization int64) (string, error)) (int64, error) {
 	type target struct {
 		ID    int64  `json:"id"`
 		Input string `json:"input"`
 	}
 	var targets []target
 	for _, id := range organizations {
-		text := base64.StdEncoding.EncodeToString(plain)
-		if store.Enabled {
-			if text, err = c.upload(id, plain); err != nil {
-				return 0, err
-			}
+		text, err := input(id)
+		if err != nil {
+			return 0, err
 		}
 		targets = append(targets, target{id, text})
 	}
@@ -171,7 +186,7 @@ func (c *Client) CreateTask(name string, organizations []int64, input any) (int6
 
 // upload puts an input into the blob store; the proxy encrypts it for the
 // organization.
-func (c *Client) upload(organization int64, plain []byte) (string, error) {
+func (c *Client) upload(organization int64, plain io.Reader) (string, error) {
 	var o struct {
 		PublicKey string `json:"public_key"`
 	}
@@ -185,7 +200,7 @@ func (c *Client) upload(organization int64, plain []byte) (string, error) {
 	var stored struct {
 		UUID string `json:"uuid"`
 	}
-	err := c.call(http.MethodPost, "/blobstream", header, bytes.NewReader(plain), &stored)
+	err := c.call(http.MethodPost, "/blobstream", header, plain, &stored)
 	return stored.UUID, err
 }
 
@@ -219,41 +234,54 @@ func (c *Client) WaitTask(id int64) error {
 
 // Results decodes the results of a task, one for each organization.
 func Results[T any](c *Client, taskID int64) ([]T, error) {
+	var results []T
+	err := c.EachResult(taskID, func(r io.Reader) error {
+		var result T
+		data, err := io.ReadAll(r)
+		if err == nil {
+			err = json.Unmarshal(data, &result)
+		}
+		results = append(results, result)
+		return err
+	})
+	return results, err
+}
+
+// EachResult calls fn with the content of each result of a task.
+func (c *Client) EachResult(taskID int64, fn func(io.Reader) error) error {
 	list, err := Pages[struct {
 		ID     int64  `json:"id"`
 		Result string `json:"result"`
 		Blob   bool   `json:"blob_storage_used"`
 	}](c, "/result", url.Values{"task_id": {strconv.FormatInt(taskID, 10)}})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	results := make([]T, len(list))
-	for i, r := range list {
-		data, err := c.open(r.Result, r.Blob)
+	for _, r := range list {
+		content, err := c.open(r.Result, r.Blob)
 		if err == nil {
-			err = json.Unmarshal(data, &results[i])
+			err = errors.Join(fn(content), content.Close())
 		}
 		if err != nil {
-			return nil, fmt.Errorf("result %d cannot be used: %w", r.ID, err)
+			return fmt.Errorf("result %d cannot be used: %w", r.ID, err)
 		}
 	}
-	return results, nil
+	return nil
 }
 
-func (c *Client) open(text string, blob bool) ([]byte, error) {
+func (c *Client) open(text string, blob bool) (io.ReadCloser, error) {
 	if text == "" {
 		return nil, errors.New("it is empty")
 	}
 	if !blob {
-		return base64.StdEncoding.DecodeString(text)
+		return io.NopCloser(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text))), nil
 	}
 	resp, err := c.Do(http.MethodGet, "/blobstream/"+url.PathEscape(text), nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the blob store answered %d", resp.StatusCode)
+		return nil, errors.Join(fmt.Errorf("the blob store answered %d", resp.StatusCode), resp.Body.Close())
 	}
-	return io.ReadAll(resp.Body)
+	return resp.Body, nil
 }

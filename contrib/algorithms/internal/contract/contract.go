@@ -67,6 +67,37 @@ func ReadInput() (*Input, error) {
 	return &in, nil
 }
 
+// Named returns the method of an input that names it before all else, and "" of
+// another. It reads no more of the input than that, however long it is.
+func Named() (string, error) {
+	file, err := OpenInput()
+	if err != nil {
+		return "", err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	in := json.NewDecoder(file)
+	for _, want := range []json.Token{json.Delim('{'), "method"} {
+		if got, err := in.Token(); err != nil || got != want {
+			return "", nil // ReadInput says what is wrong
+		}
+	}
+	method, err := in.Token()
+	name, isText := method.(string)
+	if err != nil || !isText {
+		return "", nil
+	}
+	return name, nil
+}
+
+// OpenInput opens the input file.
+func OpenInput() (*os.File, error) {
+	name, err := Variable("INPUT_FILE")
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(name)
+}
+
 // Arg decodes an argument into v: by name, else by position (-1 = by name only). It
 // returns whether the argument was given; null counts as not given.
 func (in *Input) Arg(position int, name string, v any) (bool, error) {
