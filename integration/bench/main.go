@@ -52,7 +52,7 @@ func run(ctx context.Context) (err error) {
 	var (
 		root  = flag.String("root", ".", "the checkout, after `make`")
 		out   = flag.String("json", "", "also write the figures to this file")
-		only  = flag.String("only", "abcdefgh", "the measurements to make, by letter")
+		only  = flag.String("only", "abcdefghi", "the measurements to make, by letter")
 		quick = flag.Bool("quick", false, "fewer repetitions")
 	)
 	flag.Parse()
@@ -75,7 +75,7 @@ func run(ctx context.Context) (err error) {
 	for _, m := range []struct {
 		letters string
 		measure func(context.Context) error
-	}{{"abce", b.runs}, {"d", b.rounds}, {"f", b.proxy}, {"g", b.queue}, {"h", b.recovery}} {
+	}{{"abce", b.runs}, {"d", b.rounds}, {"f", b.proxy}, {"g", b.queue}, {"h", b.recovery}, {"i", b.blobs}} {
 		if !strings.ContainsAny(*only, m.letters) {
 			continue
 		}

@@ -111,6 +111,7 @@ func TestAServerThatTheNodeFitsToIsOK(t *testing.T) {
 	want(t, got, "clock", OK)
 	want(t, got, "version", OK, "4.14.0")
 	want(t, got, "API key", OK, "Maastro")
+	want(t, got, "blob store", Skip, "none")
 	want(t, got, "encryption", OK, "not encrypted")
 	if h.Sockets(0) != 0 {
 		t.Error("an event socket was opened, which disturbs the node that runs")

@@ -71,6 +71,14 @@ func (o Options) server(ctx context.Context, report func(Result)) error {
 	}
 	r.ok("API key", "node %d (%s) of %s in %s", id.NodeID, id.NodeName, id.OrganizationName, id.CollaborationName)
 	o.encryption(r, id)
+	switch on, err := api.BlobStore(ctx); {
+	case err != nil:
+		r.warn("blob store", "look again when the server is well", "the server does not tell whether it has one: %v", err)
+	case on:
+		r.ok("blob store", "the server keeps inputs and results in one")
+	default:
+		r.skip("blob store", "the server has none, and keeps inputs and results in its database")
+	}
 	return nil
 }
 

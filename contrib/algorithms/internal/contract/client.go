@@ -41,7 +41,7 @@ func NewClient() (*Client, error) {
 	}
 	return &Client{
 		Identity: id, base: address[0] + ":" + address[1] + address[2], token: string(token),
-		http: &http.Client{Timeout: 5 * time.Minute},
+		http: &http.Client{Timeout: time.Hour},
 	}, nil
 }
 
