@@ -130,7 +130,7 @@ func status(r *admin.Run, now time.Time) string {
 	return text
 }
 
-// imageProgress says how far a run's image is: " (converting, 40%)".
+// imageProgress says how far a run's image is, or its input: " (converting, 40%)".
 func imageProgress(p *admin.ImageProgress) string {
 	switch {
 	case p == nil:
