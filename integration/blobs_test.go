@@ -7,10 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"maps"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -51,7 +49,7 @@ func TestAServerWithABlobStore(t *testing.T) {
 		})
 	}
 	for _, s := range []scenario{
-		{"a federated average is right", federatedAverageOfBlobs},
+		{"a federated average is right", federatedAverage},
 		{"an input for another key", foreignBlob},
 		{"an input that the server does not know any more", unknownBlob},
 		{"a blob store that fails for a while", failingStore},
@@ -143,15 +141,6 @@ func (n *node) storedResult(t *testing.T, done ended, want []byte) {
 	}
 	n.onceDelivered(t, done.ID)
 	n.gone(t, done.ID)
-}
-
-// peakReset makes memory("VmHWM:") begin anew and returns what the node has now.
-func (n *node) peakReset(t *testing.T) int64 {
-	t.Helper()
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", n.PID()), []byte("5"), 0); err != nil {
-		t.Fatal(err)
-	}
-	return n.memory(t, "VmRSS:")
 }
 
 func (n *node) tookLittle(t *testing.T, before int64) {
@@ -287,18 +276,6 @@ func cutForGood(t *testing.T, w *world, sealed bool) {
 		t.Errorf("the input was asked for %d times", got)
 	}
 	n.failed(t, done, standin.StatusStartFailed, "ends before one does")
-}
-
-func federatedAverageOfBlobs(t *testing.T, w *world) {
-	nodes := w.trio(t)
-	task, _ := nodes[0].post(t, "central", kwargs{"column": "age"}, image(w.average.Tag), databases("default"))
-	got := completed[struct {
-		Average float64 `json:"average"`
-		Count   int     `json:"count"`
-	}](t, nodes[0].finish(t, task))
-	if math.Abs(got.Average-trioMean) > 1e-9 || got.Count != trioCount {
-		t.Errorf("average %v over %d, wanted %v over %d", got.Average, got.Count, trioMean, trioCount)
-	}
 }
 
 func foreignBlob(t *testing.T, w *world) {

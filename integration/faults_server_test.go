@@ -283,10 +283,7 @@ func largeResult(t *testing.T, w *world) {
 	if done := n.call(t, "noop", nil); done.Status != standin.StatusCompleted {
 		t.Fatalf("a first run ended as %q: %s", done.Status, done.Text)
 	}
-	before := n.memory(t, "VmRSS:")
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", n.PID()), []byte("5"), 0); err != nil { // resets VmHWM
-		t.Fatal(err)
-	}
+	before := n.peakReset(t)
 	done := n.call(t, "big_output", kwargs{"bytes": largeOutput})
 	if done.Status != standin.StatusCompleted || len(done.Data) != largeOutput+2 {
 		t.Fatalf("it ended as %q with %d bytes: %s", done.Status, len(done.Data), done.Text)
@@ -298,6 +295,15 @@ func largeResult(t *testing.T, w *world) {
 		t.Errorf("the node took %d MiB for a result of %d MB, and has %d MiB without", peak>>20, largeOutput/1_000_000, before>>20)
 	}
 	n.goesOn(t, done.ID)
+}
+
+// peakReset makes memory("VmHWM:") begin anew and returns what the node has now.
+func (n *node) peakReset(t *testing.T) int64 {
+	t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", n.PID()), []byte("5"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return n.memory(t, "VmRSS:")
 }
 
 // memory reads a number of bytes from the status of the node's process.

@@ -34,8 +34,8 @@ const (
 	// blob, which may be over soon or never. With the pauses that is some eight minutes,
 	// during which the run keeps its room.
 	failedBlobs = 20
-	// readers is how many inputs are read at the same time for the policies.
-	readers = 4
+	// readers is how many blobs are read at the same time for the policies.
+	readers = 8
 )
 
 // unusable is an input that the algorithm could make nothing of.
@@ -55,14 +55,23 @@ func (a *activeRun) shorten(r *server.Run) {
 	}
 }
 
+// reading is how an input is read.
+type reading struct {
+	limit int64 // the longest in bytes, 0 is none
+	// begin gives where it goes, and empties that where it is called again: what
+	// broke off begins anew, for the server cannot go on in the middle.
+	begin func() (io.Writer, error)
+	// slots has a place for each that reads a blob at the same time; nil for any
+	// number. Who waits to try again has none.
+	slots chan struct{}
+}
+
 // readInput passes a run's input, as the algorithm reads it, to a writer, and says
 // what is in it. Memory is constant but for an input that is not in the blob
-// store. begin gives the writer, and empties it where it is called again: what
-// broke off begins anew, for the server cannot go on in the middle. limit is the
-// longest input in bytes, 0 is none.
-func (n *Node) readInput(ctx context.Context, a *activeRun, r *server.Run, limit int64, begin func() (io.Writer, error)) (*payload.Object, error) {
+// store.
+func (n *Node) readInput(ctx context.Context, a *activeRun, r *server.Run, how reading) (*payload.Object, error) {
 	if r.BlobStored {
-		return n.readBlob(ctx, r, limit, begin)
+		return n.readBlob(ctx, r, how)
 	}
 	text := r.Input
 	if a.askInput {
@@ -76,25 +85,19 @@ func (n *Node) readInput(ctx context.Context, a *activeRun, r *server.Run, limit
 			return nil, refuse(ReasonInput, err)
 		}
 	}
-	w, err := begin()
+	w, err := how.begin()
 	if err != nil {
 		return nil, err
 	}
-	in, err := n.copyInput(strings.NewReader(text), false, limit, w)
+	in, err := n.copyInput(strings.NewReader(text), false, how.limit, w)
 	return in, inputRefused(err)
 }
 
-func (n *Node) readBlob(ctx context.Context, r *server.Run, limit int64, begin func() (io.Writer, error)) (in *payload.Object, err error) {
+func (n *Node) readBlob(ctx context.Context, r *server.Run, how reading) (*payload.Object, error) {
 	retry := backoff.New(backoff.Server)
 	var bad, failed int
 	for {
-		err := n.api.ReadBlob(ctx, r.Input, func(content io.Reader) error {
-			w, err := begin()
-			if err == nil {
-				in, err = n.copyInput(content, true, limit, w)
-			}
-			return err
-		})
+		in, err := n.readBlobOnce(ctx, r, how)
 		if err == nil {
 			return in, nil
 		}
@@ -111,6 +114,25 @@ func (n *Node) readBlob(ctx context.Context, r *server.Run, limit int64, begin f
 			return nil, err
 		}
 	}
+}
+
+func (n *Node) readBlobOnce(ctx context.Context, r *server.Run, how reading) (in *payload.Object, err error) {
+	if how.slots != nil {
+		select {
+		case how.slots <- struct{}{}:
+			defer func() { <-how.slots }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	err = n.api.ReadBlob(ctx, r.Input, func(content io.Reader) error {
+		w, err := how.begin()
+		if err == nil {
+			in, err = n.copyInput(content, true, how.limit, w)
+		}
+		return err
+	})
+	return in, err
 }
 
 // blobAgain tells whether a blob is asked for once more after an error, and how
@@ -237,14 +259,10 @@ func (n *Node) functionFor(ctx context.Context, a *activeRun, r *server.Run) (st
 		if err != nil {
 			return "", err
 		}
-		select {
-		case n.reading <- struct{}{}:
-			defer func() { <-n.reading }()
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
 		sum := sha256.New()
-		in, err := n.readInput(ctx, a, r, limit.InputSize, func() (io.Writer, error) { sum.Reset(); return sum, nil })
+		in, err := n.readInput(ctx, a, r, reading{
+			limit: limit.InputSize, begin: func() (io.Writer, error) { sum.Reset(); return sum, nil }, slots: n.judging,
+		})
 		if err != nil {
 			return "", err
 		}
@@ -259,7 +277,7 @@ func (n *Node) inputFile(ctx context.Context, a *activeRun, r *server.Run, limit
 	defer a.doing.Store(nil)
 	began := time.Now()
 	var sum hash.Hash
-	in, err := n.readInput(ctx, a, r, limit, func() (io.Writer, error) {
+	in, err := n.readInput(ctx, a, r, reading{limit: limit, begin: func() (io.Writer, error) {
 		if err := f.Truncate(0); err != nil {
 			return nil, err
 		}
@@ -275,7 +293,7 @@ func (n *Node) inputFile(ctx context.Context, a *activeRun, r *server.Run, limit
 			to = append(to, &fetched{progress: n.inputProgress(ctx, a)})
 		}
 		return io.MultiWriter(to...), nil
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ type Node struct {
 	using      imageGuard
 	seen       sightings
 	collecting chan struct{} // holds the collection under way
-	reading    chan struct{} // holds those who read an input for the policies
+	judging    chan struct{} // holds those who read a blob for the policies
 	space      func(dir string) (collect.Space, error)
 	disks      disks
 
@@ -213,7 +213,7 @@ func New(o Options) (*Node, error) {
 		tunnels: tunnels,
 		work:    newWorklist(),
 		served:  make(chan struct{}),
-		caches:  o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), reading: make(chan struct{}, readers), space: collect.SpaceOf,
+		caches:  o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), judging: make(chan struct{}, readers), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
 		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
 		orphaned: make(map[int64]struct{}),

@@ -51,14 +51,4 @@ func EncodeBlob(r io.Reader) io.Reader { return b64.NewEncoder(r) }
 
 // DecodeBlob returns a reader of the content of such a blob. The error is ErrEncoding, or one of r. Memory is
 // constant. Not safe for concurrent use.
-func DecodeBlob(r io.Reader) io.Reader { return decoded{b64.NewReader(r)} }
-
-type decoded struct{ r io.Reader }
-
-func (d decoded) Read(p []byte) (int, error) {
-	n, err := d.r.Read(p)
-	if errors.Is(err, b64.ErrCorrupt) {
-		err = ErrEncoding
-	}
-	return n, err
-}
+func DecodeBlob(r io.Reader) io.Reader { return uniform{b64.NewReader(r), ErrEncoding} }

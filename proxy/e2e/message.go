@@ -70,16 +70,19 @@ func (k *PrivateKey) NewDecrypter(r io.Reader) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPayload(&cipher.StreamReader{S: stream, R: uniform{b64.NewReader(r)}})
+	return newPayload(&cipher.StreamReader{S: stream, R: uniform{b64.NewReader(r), ErrDecrypt}})
 }
 
-// uniform gives base64's error the name that all faults of a message have.
-type uniform struct{ r io.Reader }
+// uniform gives base64's error another name: that which all faults of a message have.
+type uniform struct {
+	r    io.Reader
+	name error
+}
 
 func (u uniform) Read(p []byte) (int, error) {
 	n, err := u.r.Read(p)
 	if errors.Is(err, b64.ErrCorrupt) {
-		err = ErrDecrypt
+		err = u.name
 	}
 	return n, err
 }

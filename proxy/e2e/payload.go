@@ -26,7 +26,7 @@ func newPayload(r io.Reader) (io.Reader, error) {
 	}
 	all := io.MultiReader(bytes.NewReader(prefix), r)
 	if isBase64OfJSON(prefix, whole) {
-		return uniform{b64.NewReader(all)}, nil
+		return uniform{b64.NewReader(all), ErrDecrypt}, nil
 	}
 	return all, nil
 }
