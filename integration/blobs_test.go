@@ -38,7 +38,7 @@ func TestAServerWithABlobStore(t *testing.T) {
 				run  func(*testing.T, *world, bool)
 			}{
 				{"an input of 64 MB comes back as the result", mirrored},
-				{"an algorithm sends 64 MB to others and reads what they return", delegated},
+				{"an algorithm sends 32 MB to others and reads what they return", delegated},
 				{"the connection breaks while the input is fetched", brokenFetch},
 				{"the connection breaks while the result is stored", brokenStore},
 				{"an input that was cut short on the way, once", cutOnce},
@@ -171,7 +171,7 @@ func delegated(t *testing.T, w *world, sealed bool) {
 	nodes := w.shared(sealed, options, options).use(t)
 	completed[any](t, nodes[0].call(t, "noop", nil))
 	before := nodes[0].peakReset(t)
-	task, _ := nodes[0].post(t, "delegate", kwargs{"bytes": bigBlob, "organizations": []int64{nodes[0].org, nodes[1].org}})
+	task, _ := nodes[0].post(t, "delegate", kwargs{"bytes": bigBlob / 2, "organizations": []int64{nodes[0].org, nodes[1].org}})
 	got := completed[struct {
 		Sent     string
 		Received []string
