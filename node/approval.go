@@ -122,14 +122,15 @@ func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r
 	}
 }
 
-// askApproval writes down that the administrator's word is wanted, unless it is already for this image.
+// askApproval writes down that the administrator's word is wanted, unless it is already for this image and function:
+// the server may hand out another input than it did before the node was restarted.
 func (n *Node) askApproval(ctx context.Context, a *activeRun, r *server.Run, resolved image.Resolved, d policy.Decision) (*ledger.Record, error) {
 	function, err := n.functionFor(ctx, a, r)
 	if err != nil {
 		return nil, err
 	}
 	now, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
-		if !approvalFor(l, resolved) {
+		if !approvalFor(l, resolved) || l.Function != function {
 			l.Approval = &ledger.Approval{AskedAt: time.Now().UTC(), Pinned: resolved.Pinned, File: resolved.File}
 		}
 		l.Approval.Why, l.Function = d.Reason, function

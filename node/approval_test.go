@@ -1,7 +1,9 @@
 package node
 
 import (
+	"encoding/base64"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -90,6 +92,46 @@ func TestARunWaitsForApprovalAlsoOverARestart(t *testing.T) {
 			t.Errorf("decided: %+v", e)
 		}
 	}
+}
+
+func TestAnApprovalIsNotForAnotherFunctionThatTheServerHandsOutLater(t *testing.T) {
+	e := newFakeEngine(echo)
+	s := newStation(t, e, askAdministrator)
+	s.srv.SetBlobStore(true)
+	n := s.start()
+	task := s.task(nil)
+	r := s.held(n, task)
+	if err := n.view().Pause(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.view().Approve(s.ctx, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := s.srv.Blobs()
+	if err != nil || len(blobs) != 1 {
+		t.Fatal(blobs, err)
+	}
+	other := base64.StdEncoding.EncodeToString([]byte(`{"method":"other"}`))
+	if err := os.WriteFile(s.srv.BlobFile(blobs[0]), []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n = s.start()
+	if err := n.view().Resume(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.held(n, task); again.Approval.Function != "other" || e.startsOf(r.ID) != 0 {
+		t.Errorf("held as %+v, started %d times", again.Approval, e.startsOf(r.ID))
+	}
+	if err := n.view().Approve(s.ctx, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.result(task); got.Status != standin.StatusCompleted {
+		t.Errorf("%s: %s", got.Status, got.Log)
+	}
+	s.clean(n)
 }
 
 func TestADeniedRunTellsItsSenderWhy(t *testing.T) {

@@ -236,3 +236,23 @@ func TestARunThatTheServerHasLostIsToldAgainAndNotExecuted(t *testing.T) {
 		t.Errorf("it was started %d times, and its log is %v", e.startsOf(run), rec.Log)
 	}
 }
+
+func TestARunWhoseResultIsInTheBlobStoreIsToldAgainWithIt(t *testing.T) {
+	e := newFakeEngine(echo)
+	s := newStation(t, e, "")
+	s.srv.SetBlobStore(true)
+	n := s.start()
+	task := s.task(nil)
+	run := s.srv.RunsOf(task)[0].ID
+	want := s.result(task)
+	s.clean(n)
+	s.srv.ReopenRun(run)
+	got := s.result(task)
+	s.clean(n)
+	if blobs, err := s.srv.Blobs(); err != nil || len(blobs) != 2 || e.startsOf(run) != 1 {
+		t.Errorf("%d blobs, started %d times, %v", len(blobs), e.startsOf(run), err)
+	}
+	if got.Status != standin.StatusCompleted || string(got.Data) != string(want.Data) || !strings.Contains(got.Log, "its log, which the server does not have any more") {
+		t.Errorf("%s, %q: %s", got.Status, got.Data, got.Log)
+	}
+}

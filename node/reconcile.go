@@ -201,7 +201,8 @@ func (n *Node) resume(ctx context.Context, r *server.Run, together *arrivals) {
 
 // tellAgain reports a run that is over and that the server offers nevertheless: one
 // that was restored from a backup has lost what it had acknowledged. The run is not
-// executed again, and its result is no longer here.
+// executed again, and its result is no longer here, unless it went to the server's
+// blob store.
 func (n *Node) tellAgain(ctx context.Context, rec *ledger.Record) {
 	r, err := n.api.Run(ctx, rec.RunID)
 	if err != nil || r.FinishedAt != nil {
@@ -210,7 +211,10 @@ func (n *Node) tellAgain(ctx context.Context, rec *ledger.Record) {
 	n.log.ErrorContext(ctx, "the server offers a run whose outcome it had acknowledged: it has lost it, and is told again", "run", rec.RunID, "delivered", rec.DeliveredAt.Format(time.RFC3339))
 	changed, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
 		r.State, r.FinishedAt = ledger.Exited, time.Now().UTC()
-		if r.HasOutput {
+		switch {
+		case r.ResultBlob != "": // a blob store is not the database that was restored
+			r.Message = fmt.Sprintf("this run was executed and its result put into the server's blob store before %s; its log, which the server does not have any more, is not here either", r.DeliveredAt.Format(time.DateTime+" MST"))
+		case r.HasOutput:
 			r.Reason, r.Status, r.HasOutput = string(ReasonUndelivered), string(statusOf[ReasonUndelivered]), false
 			r.Message = fmt.Sprintf("this run was executed and its result delivered on %s, which the server does not have any more: send the task again", r.DeliveredAt.Format(time.DateTime+" MST"))
 		}
