@@ -5,14 +5,11 @@ package runtime_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,17 +200,6 @@ func (a *aRun) wait() *runtime.Container {
 	return st
 }
 
-// ready returns when the container has written its first line.
-func (a *aRun) ready() {
-	a.x.t.Helper()
-	ctx, cancel := context.WithTimeout(a.x.t.Context(), time.Minute)
-	defer cancel()
-	seen := errors.New("seen")
-	if err := runtime.FollowLog(ctx, a.log, runtime.LogPos{}, func(runtime.LogLine, runtime.LogPos) error { return seen }); err != seen {
-		a.x.t.Fatalf("no line came: %v", err)
-	}
-}
-
 func (a *aRun) output() string {
 	a.x.t.Helper()
 	f, err := os.Open(a.log)
@@ -235,26 +221,15 @@ func (a *aRun) output() string {
 	return out.String()
 }
 
+// What holds on every runtime is in integration/conformance; here is what takes
+// longer, or the client's own limits.
 func TestContainerd(t *testing.T) {
 	x := newWorld(t)
 	for name, f := range map[string]func(*testing.T, *world){
-		"tells what it is":                            containerdInfo,
-		"an ended container reports its exit code":    exitCode,
-		"a container is confined from inside":         confined,
-		"a container that ignores SIGTERM is killed":  stubborn,
-		"a container may end itself at SIGTERM":       graceful,
-		"too much memory is counted and killed":       oom,
-		"100000 lines arrive":                         manyLines,
-		"binary output without a newline arrives":     binary,
-		"crictl sees names and labels":                crictl,
-		"a rotated log loses and repeats nothing":     rotation,
-		"a flooded log is kept small":                 bounded,
-		"pull errors have their kinds":                pullErrors,
-		"a stalled pull ends":                         stalledPull,
-		"a cancelled pull ends and another one works": cancelledPull,
-		"the same sandbox name needs another attempt": attempts,
-		"removal is idempotent and leaves no cgroup":  removal,
-		"waiting survives kill -9 of the runtime":     restart,
+		"100000 lines arrive":                     manyLines,
+		"a rotated log loses and repeats nothing": rotation,
+		"a flooded log is kept small":             bounded,
+		"a stalled pull ends":                     stalledPull,
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := x.t
@@ -265,130 +240,9 @@ func TestContainerd(t *testing.T) {
 	}
 }
 
-func containerdInfo(t *testing.T, x *world) {
-	i := x.c.Info()
-	if i.Name != "containerd" || i.APIVersion != "v1" || i.CgroupDriver != runtime.Cgroupfs || len(i.Handlers) == 0 || i.CNIConfDir == "" || len(i.CNIBinDirs) == 0 {
-		t.Errorf("got %+v", i)
-	}
-	if !strings.HasPrefix(i.CNIConfDir, x.dir) {
-		t.Errorf("the network directory is %s, not that of this containerd", i.CNIConfDir)
-	}
-	t.Logf("%+v", i)
-}
-
-func exitCode(t *testing.T, x *world) {
-	for _, code := range []int{0, 7} {
-		st := x.run(runtime.Resources{}, nil, "exit", fmt.Sprint(code)).wait()
-		if st.State != runtime.StateExited || st.ExitCode != code || st.StartedAt.IsZero() || st.FinishedAt.Before(st.StartedAt) {
-			t.Errorf("got %+v", st)
-		}
-	}
-}
-
-func confined(t *testing.T, x *world) {
-	in, out := filepath.Join(x.dir, "in"), filepath.Join(x.dir, "out")
-	for _, d := range []string{in, out, filepath.Join(in, "sub")} {
-		if err := os.MkdirAll(d, 0o777); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// A mount below a read-only one must be read-only too.
-	sub := filepath.Join(in, "sub")
-	if err := syscall.Mount("tmpfs", sub, "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Unmount(sub, syscall.MNT_DETACH)
-	a := x.run(runtime.Resources{MemoryLimit: 256 << 20, PidsLimit: 64, CPUQuota: 100_000}, func(k *runtime.ContainerSpec) {
-		k.Mounts = []runtime.Mount{{HostPath: in, ContainerPath: "/in", ReadOnly: true}, {HostPath: out, ContainerPath: "/out"}}
-		k.Env = []runtime.EnvVar{{Name: "A", Value: "1=2"}}
-	}, "report")
-	if st := a.wait(); st.ExitCode != 0 {
-		t.Fatalf("exit code %d: %s", st.ExitCode, a.output())
-	}
-	var got map[string]string
-	if err := json.Unmarshal([]byte(a.output()), &got); err != nil {
-		t.Fatal(err)
-	}
-	const none = "0000000000000000"
-	for k, want := range map[string]string{
-		"CapEff": none, "CapPrm": none, "CapBnd": none, "CapInh": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
-		"unmasked": "", "hostname": "probe", "processes": "1", "env A": "1=2", "tty": "no", "write out": "ok",
-	} {
-		if got[k] != want {
-			t.Errorf("%s is %q, want %q", k, got[k], want)
-		}
-	}
-	for _, k := range []string{"write root", "write sysctl", "write in", "write submount"} {
-		if !strings.Contains(got[k], "read-only file system") {
-			t.Errorf("%s: %q", k, got[k])
-		}
-	}
-	for _, k := range []string{"mount", "chown", "unshare"} {
-		if !strings.Contains(got[k], "operation not permitted") {
-			t.Errorf("%s: %q", k, got[k])
-		}
-	}
-	if strings.Contains(got["resolv.conf"], "nameserver") {
-		t.Errorf("the host's resolv.conf is in the container: %q", got["resolv.conf"])
-	}
-	if r, err := a.g.ReadBack(); err != nil || r.MemoryLimit != 256<<20 || r.PidsLimit != 64 {
-		t.Errorf("limits after the start: %+v, %v", r, err)
-	}
-	s, err := x.c.SandboxStatus(t.Context(), a.sandbox)
-	if err != nil || s.PID == 0 || !exists(s.NetNS) || !s.Ready {
-		t.Errorf("sandbox %+v, %v", s, err)
-	}
-}
-
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-func stubborn(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{}, nil, "stubborn")
-	a.ready()
-	began := time.Now()
-	if err := x.c.StopContainer(t.Context(), a.container, time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if d := time.Since(began); d < time.Second || d > 10*time.Second {
-		t.Errorf("it took %s", d)
-	}
-	if st := a.wait(); st.ExitCode != 137 {
-		t.Errorf("got %+v", st)
-	}
-	if err := x.c.StopContainer(t.Context(), a.container, time.Second); err != nil {
-		t.Errorf("again: %v", err)
-	}
-}
-
-func graceful(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{}, nil, "wait")
-	a.ready()
-	if err := x.c.StopContainer(t.Context(), a.container, 30*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if st := a.wait(); st.ExitCode != 3 {
-		t.Errorf("got %+v", st)
-	}
-}
-
-func oom(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{MemoryLimit: 64 << 20}, nil, "oom")
-	st := a.wait()
-	if st.ExitCode != 137 {
-		t.Errorf("got %+v", st)
-	}
-	n, err := a.g.OOMKills()
-	if err != nil || n < 1 {
-		t.Errorf("%d OOM kills, %v", n, err)
-	}
-	peak, err := a.g.PeakMemory()
-	if err != nil || peak < 60<<20 {
-		t.Errorf("peak %d, %v", peak, err)
-	}
-	t.Logf("OOM kills %d, peak %d, reason %s", n, peak, st.Reason)
 }
 
 func manyLines(t *testing.T, x *world) {
@@ -410,41 +264,6 @@ func manyLines(t *testing.T, x *world) {
 	cancel()
 	if err := <-followed; err != nil || count != n {
 		t.Errorf("%d lines, %v", count, err)
-	}
-}
-
-func binary(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{}, nil, "binary")
-	a.wait()
-	var want []byte
-	for i := range 256 {
-		if i != '\n' && i != '\r' {
-			want = append(want, byte(i))
-		}
-	}
-	if out := a.output(); out != strings.Repeat(string(want), 1000) {
-		t.Errorf("%d bytes arrived of %d", len(out), 1000*len(want))
-	}
-}
-
-func crictl(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{}, nil, "wait")
-	a.ready()
-	out, err := exec.CommandContext(t.Context(), "../bundle/crictl", "-r", x.d.Endpoint(), "ps", "--id", a.container).CombinedOutput()
-	if err != nil {
-		t.Skipf("no crictl: %v: %s", err, out)
-	}
-	for _, want := range []string{"algorithm", a.spec.Name, "vantage6"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("crictl does not show %q:\n%s", want, out)
-		}
-	}
-	if err := x.c.StopContainer(t.Context(), a.container, 0); err != nil {
-		t.Fatal(err)
-	}
-	st, err := x.c.ContainerStatus(t.Context(), a.container)
-	if err != nil || st.SandboxID != a.sandbox || st.Name != "algorithm" {
-		t.Errorf("got %+v, %v", st, err)
 	}
 }
 
@@ -555,65 +374,6 @@ func bounded(t *testing.T, x *world) {
 	t.Logf("%d bytes of text, %d of them kept", want, text)
 }
 
-func pullErrors(t *testing.T, x *world) {
-	ctx := t.Context()
-	pull := func(ref string) error {
-		_, err := x.c.PullImage(ctx, ref, nil, runtime.PullOptions{StallTimeout: time.Minute})
-		return err
-	}
-	private, err := imagekit.Serve(ctx, imagekit.RegistryOptions{Username: "u", Password: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := imagekit.Build(imagekit.Spec{Binary: x.binary})
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := private.Push("secret", "1", img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign, err := imagekit.Build(imagekit.Spec{Binary: x.binary, OS: "linux", Architecture: "s390x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	index, err := imagekit.Index(foreign)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := x.registry.PushIndex("other", "1", index)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := "sha256:" + strings.Repeat("0", 64)
-	for _, tc := range []struct {
-		ref  string
-		kind error
-	}{
-		{x.registry.Host() + "/denied/unauthorized@" + gone, runtime.ErrImageNotFound},
-		{x.registry.Host() + "/probe:none", runtime.ErrImageNotFound},
-		{secret.Pinned, runtime.ErrRegistryDenied},
-		{"127.0.0.1:1/x@" + gone, runtime.ErrRegistryUnreachable},
-		{"no-such-host.invalid/x@" + gone, runtime.ErrRegistryUnreachable},
-		{other.Pinned, runtime.ErrWrongPlatform},
-		{"127.0.0.1:1/UPPER@" + gone, runtime.ErrInvalid},
-	} {
-		err := pull(tc.ref)
-		if !errors.Is(err, tc.kind) {
-			t.Errorf("%s: got %v, want the kind %q", tc.ref, err, tc.kind)
-		}
-		t.Log(err)
-	}
-	if _, err := x.c.PullImage(ctx, secret.Pinned, &runtime.Auth{Username: "u", Password: "p"}, runtime.PullOptions{}); err != nil {
-		t.Errorf("with credentials: %v", err)
-	}
-	x.registry.Refuse(503)
-	defer x.registry.Refuse(0)
-	if err := pull(x.registry.Host() + "/probe@" + gone); !errors.Is(err, runtime.ErrRegistryUnreachable) {
-		t.Errorf("503: got %v", err)
-	}
-}
-
 // noise does not compress, so that a layer has the size asked for.
 func noise(n int, seed byte) []byte {
 	b := make([]byte, n)
@@ -637,107 +397,6 @@ func stalledPull(t *testing.T, x *world) {
 		t.Fatalf("got %v", err)
 	}
 	t.Logf("after %s: %v", time.Since(began), err)
-}
-
-func cancelledPull(t *testing.T, x *world) {
-	ref := x.push("cancel", noise(4<<20, 2))
-	release := x.registry.HoldBlobs()
-	ctx, cancel := context.WithCancel(t.Context())
-	first := make(chan error, 1)
-	go func() {
-		_, err := x.c.PullImage(ctx, ref.Pinned, nil, runtime.PullOptions{})
-		first <- err
-	}()
-	if err := x.registry.WaitHeld(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
-	second := make(chan error, 1)
-	go func() {
-		_, err := x.c.PullImage(t.Context(), ref.Pinned, nil, runtime.PullOptions{})
-		second <- err
-	}()
-	cancel()
-	if err := <-first; !errors.Is(err, context.Canceled) {
-		t.Errorf("the first: %v", err)
-	}
-	release()
-	if err := <-second; err != nil {
-		t.Errorf("the second: %v", err)
-	}
-	img, err := x.c.Image(t.Context(), ref.Pinned)
-	if err != nil || !slices.Contains(img.RepoDigests, ref.Pinned) || img.Size < 4<<20 {
-		t.Errorf("got %+v, %v", img, err)
-	}
-	if err := x.c.RemoveImage(t.Context(), ref.Pinned); err != nil {
-		t.Error(err)
-	}
-	if _, err := x.c.Image(t.Context(), ref.Pinned); !errors.Is(err, runtime.ErrImageNotFound) {
-		t.Errorf("after removal: %v", err)
-	}
-}
-
-func attempts(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{}, nil, "wait")
-	if _, err := x.c.RunSandbox(t.Context(), a.spec); err == nil {
-		t.Error("the same sandbox was started twice")
-	}
-	a.spec.Attempt++
-	id, err := x.c.RunSandbox(t.Context(), a.spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := x.c.RemoveSandbox(t.Context(), id); err != nil {
-		t.Error(err)
-	}
-}
-
-func removal(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{PidsLimit: 50}, nil, "wait")
-	a.ready()
-	for range 2 {
-		for _, err := range []error{
-			x.c.StopContainer(t.Context(), a.container, 0), x.c.RemoveContainer(t.Context(), a.container),
-			x.c.StopSandbox(t.Context(), a.sandbox), x.c.RemoveSandbox(t.Context(), a.sandbox), a.g.Remove(t.Context()),
-		} {
-			if err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	if _, err := x.w.Wait(t.Context(), a.container); !errors.Is(err, runtime.ErrNotFound) {
-		t.Errorf("Wait: %v", err)
-	}
-	left, err := filepath.Glob("/sys/fs/cgroup/*" + a.g.Parent())
-	if err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
-	}
-}
-
-func restart(t *testing.T, x *world) {
-	a := x.run(runtime.Resources{}, nil, "wait")
-	a.ready()
-	out := make(chan error, 1)
-	go func() {
-		st, err := x.w.Wait(t.Context(), a.container)
-		if err == nil && st.ExitCode != 3 {
-			err = fmt.Errorf("got %+v", st)
-		}
-		out <- err
-	}()
-	old := x.d.PID()
-	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	// This call waits for the new one.
-	if err := x.c.StopContainer(t.Context(), a.container, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-out; err != nil {
-		t.Error(err)
-	}
-	if x.d.PID() == old {
-		t.Error("containerd was not restarted")
-	}
 }
 
 // BenchmarkStart measures what happens between the decision to start a run and
