@@ -112,7 +112,7 @@ func (d *demo) end(ctx context.Context) error {
 		d.say("kept in %s", d.Dir)
 		return errors.Join(errs...)
 	}
-	return errors.Join(append(errs, os.RemoveAll(d.Dir))...)
+	return errors.Join(append(errs, lab.RemoveAll(d.Dir))...)
 }
 
 // data writes three different CSV files and computes the answer directly.
