@@ -10,8 +10,13 @@ import (
 )
 
 // Auth is what a registry wants to see. Not every runtime uses every field:
-// containerd knows no RegistryToken.
-type Auth struct{ Username, Password, IdentityToken, RegistryToken string }
+// containerd knows no RegistryToken, CRI-O no Server.
+type Auth struct {
+	Username, Password, IdentityToken, RegistryToken string
+	// Server, "https://host[:port]", is the only one that is to see it. "" is all
+	// that are asked, mirrors too.
+	Server string
+}
 
 // String hides the secrets from logs.
 func (*Auth) String() string { return "(registry credentials)" }
@@ -23,7 +28,7 @@ func (a *Auth) cri() *cri.AuthConfig {
 	if a == nil {
 		return nil
 	}
-	return &cri.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
+	return &cri.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken, ServerAddress: a.Server}
 }
 
 // Image is an image in the runtime's store.

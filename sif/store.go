@@ -35,10 +35,7 @@ type Options struct {
 	MaxImageBytes int64
 	// Keys, if set, are the keys of which one must have signed every image.
 	Keys *signature.Keys
-	// Login gives the credentials for a repository of a registry; "" and "" is none. May be
-	// nil.
-	Login func(registry, repository string) (username, password string)
-	// ORAS has the other options for registries; its Login and MaxBytes are not used.
+	// ORAS has the options for registries; its MaxBytes is not used.
 	ORAS oras.Options
 	// Listen is the loopback address of the registry that runtimes pull from. Default:
 	// 127.0.0.1:0, which is a free port.
@@ -94,7 +91,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("start the registry for SIF images: %w", err)
 	}
 	fetch := o.ORAS
-	fetch.Login, fetch.MaxBytes = o.Login, o.MaxImageBytes
+	fetch.MaxBytes = o.MaxImageBytes
 	s := &Store{o: o, cache: c, oras: oras.New(fetch), registry: registry.New(o.Log), address: l.Addr().String(), served: make(chan error, 1)}
 	s.serve(l)
 	return s, nil

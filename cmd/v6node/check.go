@@ -73,7 +73,7 @@ func runCheck(c *cli.Context) (err error) {
 		o.Config, o.Warnings, o.Invalid = config.Load(o.File)
 	}
 	if o.Config != nil {
-		o.Endpoint, o.Handler = o.Config.Runtime.Endpoint, o.Config.Runtime.Handler
+		o.Endpoint, o.Handler, o.Access = o.Config.Runtime.Endpoint, o.Config.Runtime.Handler, boot.Access(o.Config)
 	}
 	if c.IsSet("cri-endpoint") {
 		o.Endpoint = c.String("cri-endpoint")

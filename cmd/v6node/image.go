@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/internal/units"
+	"github.com/v6node/v6node/node/boot"
+	nodeimage "github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/sif"
 	"github.com/v6node/v6node/sif/cache"
 	"github.com/v6node/v6node/sif/image"
@@ -40,7 +40,7 @@ func imageCommand() *cli.Command {
 		Name:  "image",
 		Usage: "convert, inspect and verify SIF images, and manage those that the node has converted",
 		Description: `SOURCE is the path of a SIF file (Singularity, Apptainer) or oras://REGISTRY/REPOSITORY:TAG,
-for which the logins of ~/.docker/config.json count. No Apptainer is needed, and no root.`,
+for which the logins of docker, podman and apptainer count. No Apptainer is needed, and no root.`,
 		Subcommands: []*cli.Command{
 			sub(&cli.Command{
 				Name: "convert", Usage: "convert a SIF image to an OCI image", ArgsUsage: "SOURCE DESTINATION",
@@ -96,26 +96,9 @@ Example:
 func openImage(c *cli.Context, p *progressLine) (*sif.Opened, error) {
 	return sif.OpenImage(c.Context, c.Args().First(), sif.OpenOptions{
 		Architecture: c.String("arch"),
-		ORAS:         oras.Options{Login: dockerLogin},
+		ORAS:         oras.Options{Places: nodeimage.SIFPlaces(boot.UserAccess())},
 		Progress:     p.show,
 	})
-}
-
-// dockerLogin finds the login that docker, podman or apptainer has left for a repository.
-func dockerLogin(registry, repository string) (username, password string) {
-	r, err := name.NewRepository(registry + "/" + repository)
-	if err != nil {
-		return "", ""
-	}
-	auth, err := authn.DefaultKeychain.Resolve(r)
-	if err != nil {
-		return "", ""
-	}
-	login, err := auth.Authorization()
-	if err != nil {
-		return "", ""
-	}
-	return login.Username, login.Password
 }
 
 // convertedImage is what convert and inspect --digest say about a result.

@@ -3,7 +3,9 @@ package imagekit
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +27,13 @@ type RegistryOptions struct {
 	Listen string // default 127.0.0.1:0
 	// Username and Password are asked for (Basic) when Username is not empty.
 	Username, Password string
+	// Token makes the login one for a token service, /token, as the large registries
+	// have it: only a token that it gave opens the registry.
+	Token bool
+	// IdentityToken is what the token service takes in place of the login.
+	IdentityToken string
+	// TLS, if set, makes it HTTPS.
+	TLS *tls.Config
 }
 
 // Registry is an OCI registry in memory. Its methods may be called from any
@@ -33,6 +42,7 @@ type Registry struct {
 	opt   RegistryOptions
 	store http.Handler
 	host  string
+	token string // what the token service gives
 	srv   *http.Server
 	done  chan struct{}
 
@@ -69,9 +79,12 @@ func Serve(ctx context.Context, o RegistryOptions) (*Registry, error) {
 	}
 	r := &Registry{
 		opt: o, store: registry.New(registry.Logger(log.New(io.Discard, "", 0))),
-		host: ln.Addr().String(), done: make(chan struct{}), change: make(chan struct{}),
+		host: ln.Addr().String(), token: rand.Text(), done: make(chan struct{}), change: make(chan struct{}),
 	}
-	r.srv = &http.Server{Handler: r, ReadHeaderTimeout: 30 * time.Second}
+	if o.TLS != nil {
+		ln = tls.NewListener(ln, o.TLS)
+	}
+	r.srv = &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: r, ReadHeaderTimeout: 30 * time.Second}
 	stop := context.AfterFunc(ctx, func() { r.srv.Close() })
 	go func() {
 		defer close(r.done)
@@ -152,6 +165,10 @@ func (r *Registry) addWait(n int) {
 
 // ServeHTTP answers pulls, and pushes of those who may.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if r.opt.Token && req.URL.Path == "/token" {
+		r.giveToken(w, req)
+		return
+	}
 	blob := req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/")
 	r.mu.Lock()
 	switch {
@@ -169,7 +186,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.mu.Unlock()
 	if refuse != 0 {
-		deny(w, refuse)
+		r.deny(w, refuse)
 		return
 	}
 	if blob && held != nil {
@@ -188,17 +205,47 @@ func (r *Registry) mayEnter(req *http.Request) bool {
 	if r.opt.Username == "" {
 		return true
 	}
+	if r.opt.Token {
+		return req.Header.Get("Authorization") == "Bearer "+r.token
+	}
+	return r.isUser(req)
+}
+
+// giveToken is the token service: by GET with a login, by POST (OAuth2) with an
+// identity token.
+func (r *Registry) giveToken(w http.ResponseWriter, req *http.Request) {
+	ok := r.isUser(req)
+	if req.Method == http.MethodPost {
+		ok = r.opt.IdentityToken != "" && req.FormValue("grant_type") == "refresh_token" && req.FormValue("refresh_token") == r.opt.IdentityToken
+	}
+	if !ok {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"token":%q,"access_token":%q}`+"\n", r.token, r.token)
+}
+
+func (r *Registry) isUser(req *http.Request) bool {
 	user, password, _ := req.BasicAuth()
 	return subtle.ConstantTimeCompare([]byte(user), []byte(r.opt.Username)) == 1 &&
 		subtle.ConstantTimeCompare([]byte(password), []byte(r.opt.Password)) == 1
 }
 
-func deny(w http.ResponseWriter, code int) {
+func (r *Registry) deny(w http.ResponseWriter, code int) {
 	name := map[int]string{http.StatusUnauthorized: "UNAUTHORIZED", http.StatusForbidden: "DENIED", http.StatusTooManyRequests: "TOOMANYREQUESTS"}[code]
 	if name == "" {
 		name = "UNKNOWN"
 	}
-	if code == http.StatusUnauthorized {
+	switch {
+	case code != http.StatusUnauthorized:
+	case r.opt.Token:
+		scheme := "http"
+		if r.opt.TLS != nil {
+			scheme = "https"
+		}
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s://%s/token",service="imagekit"`, scheme, r.host))
+	default:
 		w.Header().Set("WWW-Authenticate", `Basic realm="imagekit"`)
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -141,9 +141,12 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Log.WarnContext(ctx, "the node's own containerd has another version than this v6node was made for: build the bundle again with `make bundle`", "has", have, "wants", want)
 	}
 
-	resolver := newResolver(cfg, rt, o.Version)
+	access := Access(cfg)
+	resolver := image.New(image.Options{
+		Access: access, MirrorLogins: info.Name == "containerd", Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + o.Version,
+	})
 	defer func() { err = errors.Join(err, resolver.Close()) }()
-	store, err := openSIF(ctx, cfg, content, o.Log)
+	store, err := openSIF(ctx, cfg, access, content, o.Log)
 	if err != nil {
 		return err
 	}
@@ -232,7 +235,7 @@ func startManaged(ctx context.Context, o Options, noCgroups bool) (*embedded.Con
 		State:  filepath.Join(o.Config.StateDir, "containerd-state"),
 		Bundle: bundle, PluginBinary: o.PluginBinary,
 		CNIConfList: cni.ConfList(), CNIConfName: cni.ConfName, Handlers: ulimitHandlers(o.Config),
-		Log: o.Log, NoCgroups: noCgroups,
+		Log: o.Log, NoCgroups: noCgroups, CertsDirs: o.Config.RegistryAccess.CertsDirs,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRuntime, err)
@@ -272,23 +275,4 @@ func BundleDirs(named string) []string {
 		dirs = append(dirs, filepath.Join(bin, "..", "libexec", "v6node"), filepath.Join(bin, "..", "bundle"))
 	}
 	return append(dirs, "/usr/libexec/v6node", "/usr/local/libexec/v6node")
-}
-
-func newResolver(cfg *config.Config, rt *runtime.Client, version string) *image.Resolver {
-	return image.New(image.Options{
-		Logins: logins(cfg), Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + version,
-	})
-}
-
-// RegistryResolver asks registries with the logins of a configuration, for whoever runs nothing.
-func RegistryResolver(cfg *config.Config, version string) *image.Resolver {
-	return image.New(image.Options{Logins: logins(cfg), RequirePull: true, UserAgent: "v6node/" + version})
-}
-
-func logins(cfg *config.Config) []image.Login {
-	out := make([]image.Login, len(cfg.Registries))
-	for i, r := range cfg.Registries {
-		out[i] = image.Login{Registry: r.Registry, Username: r.Username, Password: r.Password.Reveal()}
-	}
-	return out
 }

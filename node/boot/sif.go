@@ -20,7 +20,7 @@ import (
 // openSIF opens the store of SIF images. Without a section sif: in the
 // configuration it serves the images of registries only. content, if it is not
 // nil, takes the layers.
-func openSIF(ctx context.Context, cfg *config.Config, content *embedded.Content, log *slog.Logger) (*sif.Store, error) {
+func openSIF(ctx context.Context, cfg *config.Config, access *image.Access, content *embedded.Content, log *slog.Logger) (*sif.Store, error) {
 	var keys *signature.Keys
 	if cfg.SIF.RequireSignature {
 		var err error
@@ -45,8 +45,7 @@ func openSIF(ctx context.Context, cfg *config.Config, content *embedded.Content,
 		Importer:    to,
 		Directories: cfg.SIF.Directories, CacheDir: filepath.Join(cfg.StateDir, "sif"), CacheBytes: cfg.SIF.CacheSize,
 		MaxImageBytes: cfg.SIF.MaxImageSize, Keys: keys,
-		Login: image.SIFLogin(logins(cfg)), ORAS: oras.Options{Transport: image.SIFTransport()},
-		Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.SIF.RegistryPort)), Log: log,
+		ORAS: oras.Options{Places: image.SIFPlaces(access)}, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.SIF.RegistryPort)), Log: log,
 	})
 }
 

@@ -20,6 +20,9 @@ import (
 	"github.com/v6node/v6node/internal/hostport"
 	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/image/credentials"
+	"github.com/v6node/v6node/node/image/hosts"
 	"github.com/v6node/v6node/node/reach"
 	"github.com/v6node/v6node/proxy/e2e"
 	"github.com/v6node/v6node/proxy/tunnel"
@@ -246,6 +249,38 @@ func TestLoginsAreTriedAndFileFaultsListed(t *testing.T) {
 	want(t, results(t, o.configuration), "no_such_key", Fail, "node.yaml:3")
 	o.Config, o.Warnings, o.Invalid = config.Load(broken + ".none")
 	want(t, results(t, o.configuration), "n", Fail, "cannot be read", "--config")
+}
+
+func TestFilesOfRegistriesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	at := func(files ...string) Options {
+		return Options{Access: &image.Access{Logins: credentials.New(credentials.Options{Files: files}), Hosts: hosts.Directories{filepath.Join(dir, "certs.d")}}}
+	}
+	want(t, results(t, at().loginFiles), "n", OK, "no files")
+	good := write("good.json", `{"credsStore":"no-such-helper"}`, 0o644)
+	got := results(t, at(good).loginFiles)
+	want(t, got, "n", Warn, "chmod 600 "+good)
+	want(t, got, "n", Fail, "docker-credential-no-such-helper")
+	want(t, results(t, at(write("bad.json", `{"s3cret`, 0o600)).loginFiles), "n", Fail, "bad.json")
+	want(t, results(t, at().mirrors), "n", OK, "no mirrors")
+	write("certs.d/good.example.org/hosts.toml", `[host."https://mirror.example.org"]`, 0o600)
+	write("certs.d/bad.example.org/hosts.toml", `server =`, 0o600)
+	got = results(t, at().mirrors)
+	want(t, got, "n", OK, "good.example.org")
+	want(t, got, "n", Fail, "bad.example.org", "hosts.toml")
+	write("certs.d/bad.example.org/hosts.toml", `ca = "none.crt"`, 0o600)
+	want(t, results(t, at().mirrors), "n", Fail, "none.crt")
 }
 
 func TestOpenFilesAndLimitsOfTheConfigurationAreHeldAgainstTheMachine(t *testing.T) {

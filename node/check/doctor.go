@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/v6node/v6node/node/config"
+	"github.com/v6node/v6node/node/image"
 )
 
 // Options say what is looked at.
@@ -24,6 +25,8 @@ type Options struct {
 	Cannot  error
 	// StateDir is where a node without Config would keep its state.
 	StateDir string
+	// Access is how the node reaches registries.
+	Access *image.Access
 	// Version goes into the User-Agent.
 	Version string
 }
@@ -109,6 +112,9 @@ func Doctor(o Options) []Check {
 		return checks
 	}
 	checks = append(checks, Check{Group: groupStorage, Name: "state directory", Look: o.storage}, o.Server())
+	if o.Access != nil {
+		checks = append(checks, Check{Group: groupRegistries, Name: "logins", Look: o.loginFiles}, Check{Group: groupRegistries, Name: "mirrors", Look: o.mirrors})
+	}
 	for _, r := range o.Config.Registries {
 		checks = append(checks, Check{Group: groupRegistries, Name: r.Registry, Look: o.registry(r)})
 	}

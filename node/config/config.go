@@ -37,7 +37,9 @@ type Config struct {
 	Encryption Encryption
 	Policies   policy.Config
 	Registries []Registry
-	SIF        SIF
+	// RegistryAccess is what there is for registries beside Registries.
+	RegistryAccess RegistryAccess
+	SIF            SIF
 
 	AlgorithmEnv       Env
 	ShareConfig        bool // tell the server about policies and databases
@@ -149,6 +151,13 @@ type Registry struct {
 	Registry string // "host[:port]" or "host[:port]/path" for the repositories below that path
 	Username string
 	Password Secret
+}
+
+// RegistryAccess says where logins, mirrors and certificates of registries are.
+type RegistryAccess struct {
+	AuthFiles []string // with logins, as docker login and podman login write them
+	HostFiles bool     // the files that those keep for the node's user count too
+	CertsDirs []string // with a directory for each registry, as containerd's certs.d
 }
 
 // LogFormat is how the node writes its own log.

@@ -11,7 +11,7 @@ import (
 var keyOf = map[string]string{
 	"Name": "the file's name", "Server": "server_url, port, api_path or ca_file", "APIKey": "api_key", "APIKeyFile": "api_key_file",
 	"StateDir": "state_dir", "TaskDir": "task_dir", "Databases": "databases", "Encryption": "encryption", "Policies": "policies",
-	"Registries": "docker_registries", "SIF": "sif", "AlgorithmEnv": "algorithm_env", "ShareConfig": "share_config",
+	"Registries": "docker_registries", "RegistryAccess": "registries", "SIF": "sif", "AlgorithmEnv": "algorithm_env", "ShareConfig": "share_config",
 	"ShareAlgorithmLogs": "share_algorithm_logs", "RunContextFile": "run_context_file", "LogLevel": "logging.level", "LogFormat": "logging.format",
 	"Prometheus": "prometheus", "Metrics": "metrics", "Runtime": "runtime", "Proxy": "proxy_port", "GC": "gc", "Limits": "limits",
 	"LimitRules": "limit_rules", "Enforce": "resources.enforce", "Budget": "resources.budget or resources.reserve",

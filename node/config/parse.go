@@ -79,6 +79,7 @@ func decode(name, abs string, doc *value) (*Config, *decoder) {
 	d.policies(s, c)
 	d.connections(s, c)
 	d.registries(s, c)
+	d.registryAccess(s, c)
 	c.AlgorithmEnv = s.env("algorithm_env", checkAlgorithmVariable)
 	s.yesNo("share_config", &c.ShareConfig)
 	s.yesNo("share_algorithm_logs", &c.ShareAlgorithmLogs)

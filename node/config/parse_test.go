@@ -79,7 +79,8 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 			AllowedAlgorithms: []string{`^harbor2\.vantage6\.ai/[a-zA-Z]+/[a-zA-Z]+`, "ghcr.io/org/algo:v1"},
 			AllowedUsers:      []string{"2"}, AllowedOrganizations: []string{"6", "root"}, AllowBasics: &yes, RequirePull: true,
 		},
-		Registries: []Registry{{Registry: "docker.io", Username: "team", Password: NewSecret("registry-secret")}},
+		Registries:     []Registry{{Registry: "docker.io", Username: "team", Password: NewSecret("registry-secret")}},
+		RegistryAccess: RegistryAccess{AuthFiles: []string{"/etc/v6node/auth.json"}, CertsDirs: []string{"/etc/v6node/certs.d"}},
 		SIF: SIF{
 			Directories: []string{"/srv/images", "/etc/v6node/images"}, RequireSignature: true, Keys: []string{"/etc/v6node/keys.asc"},
 			CacheSize: 50 << 30, MaxImageSize: 64 << 30, RegistryPort: 5099,

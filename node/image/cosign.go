@@ -116,25 +116,18 @@ func unsigned(r Resolved, format string, a ...any) error {
 func (r *Resolver) Signed(ctx context.Context, res Resolved, keys *SigningKeys) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	signer, err := r.registries.signed(ctx, res, keys)
-	var known *Error
-	if err != nil && !errors.As(err, &known) {
-		r.registries.forget()
-		return "", classify(res.Pinned, err)
-	}
-	return signer, err
-}
-
-func (r *registries) signed(ctx context.Context, res Resolved, keys *SigningKeys) (string, error) {
 	ref, err := imageref.Parse(res.Pinned)
 	if err != nil || ref.Scheme != imageref.Container || ref.Digest != res.Digest {
 		return "", &Error{Ref: short(res.Pinned), Kind: ErrInvalid, Cause: errors.New("it is not an image of a registry by its digest")}
 	}
-	p, opts, err := r.at(ref.Domain)
-	if err != nil {
-		return "", err
-	}
-	repo, err := name.NewRepository(ref.Name(), opts...)
+	// A mirror may lack the signature, or have an old one. What counts is that a key has made it.
+	return ask(ctx, r.registries, ref.Domain, res.Pinned, func(p *place) bool { return p.Pull && p.Resolve }, func(p *place, puller *remote.Puller) (string, error) {
+		return signedAt(ctx, p, puller, ref, res, keys)
+	})
+}
+
+func signedAt(ctx context.Context, at *place, p *remote.Puller, ref imageref.Reference, res Resolved, keys *SigningKeys) (string, error) {
+	repo, err := at.repository(ref.Path)
 	if err != nil {
 		return "", &Error{Ref: res.Pinned, Kind: ErrInvalid, Cause: err}
 	}

@@ -67,6 +67,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("the image %s %s (%v); %s", e.Ref, what, e.Cause, do)
 }
 
+// reason is what was found.
+func (e *Error) reason() error {
+	if e.Cause != nil {
+		return e.Cause
+	}
+	return e.Kind
+}
+
 // Unwrap makes both the kind and the cause visible to errors.Is and errors.As.
 func (e *Error) Unwrap() []error {
 	if e.Cause == nil {

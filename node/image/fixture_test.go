@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/v6node/v6node/node/image/credentials"
 )
 
 // fixture is a real registry on loopback, with a hook in front of it.
@@ -126,6 +128,14 @@ func newResolver(t testing.TB, o Options) *Resolver {
 		}
 	})
 	return r
+}
+
+func login(registry, username, password string) Login {
+	return Login{Registry: registry, Username: username, Password: password}
+}
+
+func withLogins(all ...Login) *Access {
+	return &Access{Logins: credentials.New(credentials.Options{Logins: all})}
 }
 
 func resolve(t testing.TB, r *Resolver, ref string) Resolved {

@@ -12,20 +12,22 @@ import (
 // accept at most.
 const maxBody = 4 << 20
 
-// guard stands between the registry library and the network. Plain HTTP, and this machine's own services, are only
-// for registries that are on this machine: neither the library's guesses (private addresses by HTTP) nor a
-// registry's redirects get around that.
+// guard stands between the registry library and the network. Plain HTTP is only for registries that are on this
+// machine or that hosts.toml names with it, and this machine's own services are only for registries on it: neither the
+// library's guesses (private addresses by HTTP) nor a registry's redirects get around that.
 type guard struct {
 	inner    http.RoundTripper
-	loopback bool // the registry is on this machine
-	whole    bool // answers may have any length
+	host     string // of the registry
+	plain    bool   // which may be asked by HTTP
+	loopback bool   // which is on this machine
+	whole    bool   // answers may have any length
 }
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	here := isLoopback(req.URL.Host)
 	switch {
-	case req.URL.Scheme != "https" && !(here && g.loopback):
-		return nil, fmt.Errorf("%s does not offer HTTPS; plain HTTP is used on this machine only", req.URL.Host)
+	case req.URL.Scheme != "https" && !(g.plain && (req.URL.Host == g.host || here && g.loopback)):
+		return nil, fmt.Errorf("%s does not offer HTTPS; plain HTTP is used on this machine, and where hosts.toml says http:// only", req.URL.Host)
 	case here && !g.loopback:
 		return nil, fmt.Errorf("the registry redirects to %s, a service of this machine", req.URL.Host)
 	}

@@ -69,7 +69,7 @@ func TestARegistryWithTokensIsAskedByHTTPS(t *testing.T) {
 	digest := f.push(t, "org/algo:v1", testImage(t, "amd64", ""))
 	tr := elsewhere(t, f)
 	ref := "registry.example.com/org/algo:v1"
-	r := newResolver(t, Options{Transport: tr, Logins: []Login{{"registry.example.com", "alice", "pw"}}})
+	r := newResolver(t, Options{Transport: tr, Access: withLogins(login("registry.example.com", "alice", "pw"))})
 	if got := resolve(t, r, ref); got.Digest != digest || got.Pinned != "registry.example.com/org/algo@"+digest {
 		t.Errorf("%+v", got)
 	}

@@ -1,66 +1,50 @@
 package image
 
 import (
-	"strings"
+	"context"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
+	"github.com/v6node/v6node/node/image/credentials"
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/runtime"
 )
 
 // Login is what a registry wants before it shows an image.
-type Login struct {
-	Registry string // "host[:port]", or with "/path" for the repositories below; docker.io for Docker Hub
-	Username string
-	Password string
-}
+type Login = credentials.Login
 
-// String hides the password.
-func (l Login) String() string { return l.Username + "@" + l.Registry }
-
-// GoString hides the password.
-func (l Login) GoString() string { return l.String() }
-
-// logins finds the login of a repository. It is immutable.
-type logins []Login
-
-// find returns the login with the longest matching path.
-func (ls logins) find(name string) (best Login, ok bool) {
-	for _, l := range ls {
-		at := strings.ToLower(l.Registry)
-		if rest, hub := strings.CutPrefix(at, "index.docker.io"); hub && (rest == "" || rest[0] == '/') {
-			at = "docker.io" + rest
-		}
-		if strings.HasPrefix(name+"/", at+"/") && (!ok || len(at) > len(best.Registry)) {
-			best, ok = Login{Registry: at, Username: l.Username, Password: l.Password}, true
-		}
-	}
-	return best, ok
-}
-
-// Resolve makes logins the keychain of the registry library.
-func (ls logins) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	name := r.String()
-	if rest, ok := strings.CutPrefix(name, "index.docker.io/"); ok {
-		name = "docker.io/" + rest
-	}
-	l, ok := ls.find(name)
-	if !ok {
-		return authn.Anonymous, nil
-	}
-	return &authn.Basic{Username: l.Username, Password: l.Password}, nil
-}
-
-// Auth is the login for pulling an image, or nil when there is none.
-func (r *Resolver) Auth(ref string) *runtime.Auth {
+// Auth is the login with which the runtime pulls an image, or nil when there is none: that of the registry, else that
+// of the first mirror that has one, where the runtime can keep it from others. It names the host that it is for, so that containerd shows it to no other.
+func (r *Resolver) Auth(ctx context.Context, ref string) (*runtime.Auth, error) {
 	parsed, err := imageref.Parse(ref)
 	if err != nil {
-		return nil
+		return nil, nil // whoever pulls it says so
 	}
-	l, ok := r.logins.find(parsed.Repository())
-	if !ok {
-		return nil
+	places, err := r.registries.access.places(parsed.Domain, r.registries.transport)
+	if err != nil {
+		return nil, err
 	}
-	return &runtime.Auth{Username: l.Username, Password: l.Password}
+	var best *runtime.Auth
+	for _, p := range places {
+		p.close()
+		if !p.Pull || p.Mirror && !r.mirrorLogins {
+			continue
+		}
+		l, ok, err := p.login(ctx, parsed.Path)
+		if err != nil {
+			return nil, err
+		}
+		if ok && (best == nil || !p.Mirror) {
+			best = &runtime.Auth{
+				Server: "https://" + p.pullHost(), Username: l.Username, Password: l.Password, IdentityToken: l.IdentityToken, RegistryToken: l.RegistryToken,
+			}
+		}
+	}
+	return best, nil
+}
+
+// pullHost is what containerd calls the host.
+func (p *place) pullHost() string {
+	if p.Host.Host == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return p.Host.Host
 }

@@ -24,44 +24,94 @@ const maxChildren = 4
 
 // registries asks registries over the network. It keeps connections and tokens between look-ups.
 type registries struct {
-	platform v1.Platform
-	options  func(loopback bool) []remote.Option
+	platform  v1.Platform
+	access    *Access
+	transport http.RoundTripper // in place of the network; may be nil
+	userAgent string
 
-	mu      sync.Mutex
-	pullers map[bool]*remote.Puller // by whether the registry is on this machine
-	uses    int
-	fits    map[string]bool // digests known to have a part for this platform: a fact about bytes that never changes
+	mu   sync.Mutex
+	sets map[string]*placeSet // by the registry's domain
+	fits map[string]bool      // digests known to have a part for this platform: a fact about bytes that never changes
 }
 
 // Bounds of what is kept.
 const (
 	maxUses = 512  // look-ups before the library's state, which grows with the repositories, is dropped
+	maxSets = 256  // registries
 	maxFits = 4096 // digests
+	// readHostsEvery is how long what hosts.toml and the files that it names say counts.
+	readHostsEvery = 10 * time.Second
 )
 
-// puller returns the library's client for a kind of registry.
-func (r *registries) puller(loopback bool) (*remote.Puller, error) {
+// placeSet are the places of one registry with the library's client for each.
+type placeSet struct {
+	places  []*place
+	pullers map[*place]*remote.Puller
+	until   time.Time
+	uses    int
+}
+
+// at returns the places of a registry. fresh tells that nothing is remembered of them, no login for one.
+func (r *registries) at(domain string) (s *placeSet, fresh bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.uses++; r.uses > maxUses {
-		r.uses, r.pullers = 0, map[bool]*remote.Puller{}
+	if s := r.sets[domain]; s != nil {
+		if s.uses++; s.uses <= maxUses && time.Now().Before(s.until) {
+			return s, false, nil
+		}
+		r.drop(domain)
 	}
-	if p := r.pullers[loopback]; p != nil {
-		return p, nil
+	if len(r.sets) >= maxSets {
+		for d := range r.sets {
+			r.drop(d)
+		}
 	}
-	p, err := remote.NewPuller(r.options(loopback)...)
+	places, err := r.access.places(domain, r.transport)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	r.pullers[loopback] = p
-	return p, nil
+	s = &placeSet{places: places, pullers: map[*place]*remote.Puller{}, until: time.Now().Add(readHostsEvery)}
+	for _, p := range places {
+		if s.pullers[p], err = remote.NewPuller(
+			remote.WithTransport(p.through(false)),
+			remote.WithAuthFromKeychain(keychain{p}),
+			remote.WithPlatform(r.platform),
+			remote.WithUserAgent(r.userAgent),
+			remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.2, Steps: 3}),
+			// Not the library's list: it retries 500 too, which registries answer to what they do not like.
+			remote.WithRetryStatusCodes(http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
+		); err != nil {
+			return nil, false, err
+		}
+	}
+	r.sets[domain] = s
+	return s, true, nil
+}
+
+// drop forgets a registry's places. The lock is held.
+func (r *registries) drop(domain string) {
+	for _, p := range r.sets[domain].places {
+		p.close()
+	}
+	delete(r.sets, domain)
 }
 
 // forget drops tokens and connections' state after a failure, so that the next look-up starts afresh.
-func (r *registries) forget() {
+func (r *registries) forget(domain string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pullers = map[bool]*remote.Puller{}
+	if r.sets[domain] != nil {
+		r.drop(domain)
+	}
+}
+
+// close gives up idle connections.
+func (r *registries) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for d := range r.sets {
+		r.drop(d)
+	}
 }
 
 func (r *registries) isFit(digest string) bool {
@@ -82,35 +132,41 @@ func (r *registries) setFit(digest string) {
 // lookUp finds the digest of an image and makes sure that it has a part for the platform. Its errors are *Error or
 // the context's.
 func (r *registries) lookUp(ctx context.Context, ref imageref.Reference) (string, error) {
-	digest, err := r.find(ctx, ref)
-	if err != nil {
-		r.forget()
-		return "", classify(ref.String(), err)
-	}
-	return digest, nil
+	needs := func(p *place) bool { return p.Pull && (p.Resolve || ref.Digest != "") }
+	return ask(ctx, r, ref.Domain, ref.String(), needs, func(p *place, puller *remote.Puller) (string, error) {
+		return r.find(ctx, p, puller, ref)
+	})
 }
 
-// at is what asks the registry of a domain, and how its names are to be read:
-// without TLS on this machine only.
-func (r *registries) at(domain string) (*remote.Puller, []name.Option, error) {
-	loopback := isLoopback(domain)
-	p, err := r.puller(loopback)
-	if err != nil || !loopback {
-		return p, nil, err
+// ask asks the places of a registry. A login that was refused may have been replaced since it was remembered, so the
+// second question begins afresh.
+func ask[T any](ctx context.Context, r *registries, domain, ref string, fits func(*place) bool, one func(*place, *remote.Puller) (T, error)) (T, error) {
+	for {
+		s, fresh, err := r.at(domain)
+		if err != nil {
+			var none T
+			return none, classify(ref, err)
+		}
+		got, err := eachPlace(s.places, ref, fits, func(p *place) (T, error) { return one(p, s.pullers[p]) })
+		if err == nil {
+			return got, nil
+		}
+		r.forget(domain)
+		if fresh || !errors.Is(err, ErrDenied) || ctx.Err() != nil {
+			return got, classify(ref, err)
+		}
 	}
-	return p, []name.Option{name.Insecure}, nil
 }
 
-func (r *registries) find(ctx context.Context, ref imageref.Reference) (string, error) {
-	p, opts, err := r.at(ref.Domain)
-	if err != nil {
-		return "", err
-	}
-	target, err := name.ParseReference(ref.String(), opts...)
+func (r *registries) find(ctx context.Context, at *place, p *remote.Puller, ref imageref.Reference) (string, error) {
+	repo, err := at.repository(ref.Path)
 	if err != nil {
 		return "", &Error{Ref: ref.String(), Kind: ErrInvalid, Cause: err}
 	}
-	if ref.Digest == "" {
+	var target name.Reference = repo.Tag(ref.TagOrDefault())
+	if ref.Digest != "" {
+		target = repo.Digest(ref.Digest)
+	} else {
 		head, err := p.Head(ctx, target)
 		switch {
 		case err == nil && head.Digest.Algorithm == "sha256":
@@ -118,7 +174,7 @@ func (r *registries) find(ctx context.Context, ref imageref.Reference) (string, 
 				return head.Digest.String(), nil
 			}
 			// By digest from here on, so that both answers are about one image, and the bytes are verified.
-			target = target.Context().Digest(head.Digest.String())
+			target = repo.Digest(head.Digest.String())
 		case err != nil && !headUnsupported(err):
 			return "", err
 		}
@@ -126,7 +182,7 @@ func (r *registries) find(ctx context.Context, ref imageref.Reference) (string, 
 	desc, err := p.Get(ctx, target)
 	if err != nil {
 		if ref.Digest != "" && !isTransport(err) && ctx.Err() == nil && isMismatch(err) {
-			return "", &Error{Ref: ref.String(), Kind: ErrInvalid, Cause: errors.New("its registry sent other bytes than the digest says")}
+			return "", &Error{Ref: ref.String(), Kind: ErrInvalid, Cause: fmt.Errorf("%s sent %w", at, errOtherBytes)}
 		}
 		return "", err
 	}
@@ -135,7 +191,7 @@ func (r *registries) find(ctx context.Context, ref imageref.Reference) (string, 
 		return "", &Error{Ref: ref.String(), Kind: ErrInvalid, Cause: fmt.Errorf("its digest %s is not SHA-256", short(digest))}
 	}
 	if !r.isFit(digest) {
-		if err := r.check(ctx, p, target.Context(), ref, desc); err != nil {
+		if err := r.check(ctx, p, repo, ref, desc); err != nil {
 			return "", err
 		}
 		r.setFit(digest)

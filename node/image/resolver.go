@@ -11,7 +11,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/runtime"
@@ -31,7 +30,11 @@ type LocalFunc func(ctx context.Context, ref string) (digest string, platformOK,
 
 // Options of a Resolver. The zero value asks registries anonymously.
 type Options struct {
-	Logins []Login
+	// Access is how registries are reached.
+	Access *Access
+	// MirrorLogins says that the runtime shows a login only to the host that it is for, as containerd does, so that
+	// it may be given that of a mirror.
+	MirrorLogins bool
 	// Local lets a reference by digest be resolved without the network, and one by tag when RequirePull is
 	// false and its registry does not give it. nil means that the runtime has nothing.
 	Local LocalFunc
@@ -45,7 +48,7 @@ type Options struct {
 	CacheFor time.Duration
 	// OS and Architecture in Go's names; default linux and this machine's.
 	OS, Architecture string
-	// Transport replaces the network side, for certificates of one's own. The proxy variables
+	// Transport replaces the network side where no certificates are configured. The proxy variables
 	// (HTTPS_PROXY, NO_PROXY) are honoured by default.
 	Transport http.RoundTripper
 	UserAgent string
@@ -66,13 +69,12 @@ type Resolved struct {
 // Resolver is the source of the images of registries. It is safe for concurrent use: callers that ask for the same image at the same time
 // share one look-up, and one that gives up does not disturb the others. Whoever makes one closes it.
 type Resolver struct {
-	local       LocalFunc
-	requirePull atomic.Bool
-	timeout     time.Duration
-	cacheFor    time.Duration
-	logins      logins
-	transport   http.RoundTripper
-	registries  *registries
+	local        LocalFunc
+	requirePull  atomic.Bool
+	mirrorLogins bool
+	timeout      time.Duration
+	cacheFor     time.Duration
+	registries   *registries
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -115,28 +117,19 @@ func New(o Options) *Resolver {
 	if o.UserAgent == "" {
 		o.UserAgent = "v6node"
 	}
-	if o.Transport == nil {
-		o.Transport = newTransport()
+	if o.Access == nil {
+		o.Access = &Access{}
 	}
 	r := &Resolver{
-		local: o.Local, timeout: o.Timeout, cacheFor: o.CacheFor, logins: o.Logins, transport: o.Transport,
+		local: o.Local, timeout: o.Timeout, cacheFor: o.CacheFor, mirrorLogins: o.MirrorLogins,
 		flights: map[string]*flight{}, cache: map[string]cached{},
 	}
 	r.requirePull.Store(o.RequirePull)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	platform := v1.Platform{OS: o.OS, Architecture: o.Architecture}
-	r.registries = &registries{platform: platform, pullers: map[bool]*remote.Puller{}, fits: map[string]bool{},
-		options: func(loopback bool) []remote.Option {
-			return []remote.Option{
-				remote.WithTransport(guard{inner: o.Transport, loopback: loopback}),
-				remote.WithAuthFromKeychain(r.logins),
-				remote.WithPlatform(platform),
-				remote.WithUserAgent(o.UserAgent),
-				remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.2, Steps: 3}),
-				// Not the library's list: it retries 500 too, which registries answer to what they do not like.
-				remote.WithRetryStatusCodes(http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
-			}
-		}}
+	r.registries = &registries{
+		platform: v1.Platform{OS: o.OS, Architecture: o.Architecture}, access: o.Access, transport: o.Transport, userAgent: o.UserAgent,
+		sets: map[string]*placeSet{}, fits: map[string]bool{},
+	}
 	return r
 }
 
@@ -147,6 +140,7 @@ func (r *Resolver) Close() error {
 	r.mu.Unlock()
 	r.cancel()
 	r.wg.Wait()
+	r.registries.close()
 	return nil
 }
 
@@ -218,7 +212,11 @@ func (r *Resolver) Provide(ctx context.Context, res Resolved, o Provision) (*Pro
 	case err != nil && !errors.Is(err, runtime.ErrImageNotFound):
 		return nil, fmt.Errorf("look for the image %s: %w", res.Pinned, err)
 	}
-	if img, err = o.Store.PullImage(ctx, res.Pinned, r.Auth(res.Reference), pullOptions(o)); err != nil {
+	auth, err := r.Auth(ctx, res.Reference)
+	if err != nil {
+		return nil, err
+	}
+	if img, err = o.Store.PullImage(ctx, res.Pinned, auth, pullOptions(o)); err != nil {
 		return nil, err // says what was pulled
 	}
 	return &Provided{Name: res.Pinned, Image: img, Fetched: true}, nil

@@ -169,14 +169,14 @@ func TestARegistryIsAskedWithItsOwnLoginOnly(t *testing.T) {
 		logins []Login
 		want   error
 	}{
-		{"right", []Login{{f.host, "alice", "s3cret"}}, nil},
-		{"right for the path", []Login{{f.host, "x", "y"}, {f.host + "/org", "alice", "s3cret"}}, nil},
-		{"wrong password", []Login{{f.host, "alice", "guess"}}, ErrDenied},
+		{"right", []Login{login(f.host, "alice", "s3cret")}, nil},
+		{"right for the path", []Login{login(f.host, "x", "y"), login(f.host+"/org", "alice", "s3cret")}, nil},
+		{"wrong password", []Login{login(f.host, "alice", "guess")}, ErrDenied},
 		{"none", nil, ErrDenied},
-		{"another path", []Login{{f.host + "/or", "alice", "s3cret"}}, ErrDenied},
-		{"another host", []Login{{"localhost:1", "alice", "s3cret"}}, ErrDenied},
+		{"another path", []Login{login(f.host+"/or", "alice", "s3cret")}, ErrDenied},
+		{"another host", []Login{login("localhost:1", "alice", "s3cret")}, ErrDenied},
 	} {
-		r := newResolver(t, Options{Logins: c.logins})
+		r := newResolver(t, Options{Access: withLogins(c.logins...)})
 		got, err := r.Resolve(t.Context(), ref)
 		if !errors.Is(err, c.want) || err == nil && got.Digest != digest {
 			t.Errorf("%s: %+v, %v, want %v", c.name, got, err, c.want)
@@ -188,12 +188,15 @@ func TestARegistryIsAskedWithItsOwnLoginOnly(t *testing.T) {
 }
 
 func TestThePullGetsTheSameLogin(t *testing.T) {
-	r := newResolver(t, Options{Logins: []Login{{"docker.io", "hub", "1"}, {"ghcr.io", "all", "2"}, {"ghcr.io/org", "org", "3"}, {"Index.docker.io/team", "team", "4"}}})
+	r := newResolver(t, Options{Access: withLogins(login("docker.io", "hub", "1"), login("ghcr.io", "all", "2"), login("ghcr.io/org", "org", "3"), login("Index.docker.io/team", "team", "4"))})
 	for ref, want := range map[string]string{
 		"python": "hub", "index.docker.io/u/x": "hub", "team/x:1": "team", "ghcr.io/a/b": "all", "GHCR.io/org/b:1": "org", "ghcr.io/organ/b": "all",
 		"quay.io/a": "", "ghcr.io:443/org/b": "", "FOO/bar": "",
 	} {
-		a := r.Auth(ref)
+		a, err := r.Auth(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if a == nil && want == "" {
 			continue
 		}
@@ -201,7 +204,7 @@ func TestThePullGetsTheSameLogin(t *testing.T) {
 			t.Errorf("%s is pulled as %v, want %q", ref, a, want)
 		}
 	}
-	if s := fmt.Sprintf("%v %+v %#v", Login{"h", "u", "pw"}, Login{"h", "u", "pw"}, Login{"h", "u", "pw"}); strings.Contains(s, "pw") {
+	if s := fmt.Sprintf("%v %+v %#v", login("h", "u", "pw"), login("h", "u", "pw"), login("h", "u", "pw")); strings.Contains(s, "pw") {
 		t.Errorf("a login shows its password: %s", s)
 	}
 }
@@ -439,7 +442,7 @@ func TestPlainHTTPAndOwnServicesAreForLoopbackRegistriesOnly(t *testing.T) {
 	} {
 		reached = false
 		req := httptest.NewRequest(http.MethodGet, c.url, nil)
-		resp, err := guard{inner: inner, loopback: c.loopback}.RoundTrip(req)
+		resp, err := guard{inner: inner, plain: c.loopback, loopback: c.loopback}.RoundTrip(req)
 		if err == nil {
 			_ = resp.Body.Close()
 		}

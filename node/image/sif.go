@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/v6node/v6node/node/collect"
+	"github.com/v6node/v6node/node/image/credentials"
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/runtime"
 	"github.com/v6node/v6node/sif"
@@ -18,7 +18,7 @@ import (
 
 // SIFOptions of a SIF source.
 type SIFOptions struct {
-	// Store has the SIF images. It must have been made with the Login and the Transport of this package.
+	// Store has the SIF images. It must have been made with the SIFPlaces of this package.
 	Store *sif.Store
 	// Timeout bounds a look-up in a registry. Default 30 s.
 	Timeout time.Duration
@@ -112,7 +112,8 @@ func (s *SIF) provide(ctx context.Context, r Resolved, ready *sif.Pull, o Provis
 	if err := ready.Prepare(ctx, progress); err != nil {
 		return nil, sifError(ctx, r.Reference, err)
 	}
-	auth := &runtime.Auth{Username: ready.Username, Password: ready.Password}
+	at, _, _ := strings.Cut(ready.Reference, "/")
+	auth := &runtime.Auth{Server: "http://" + at, Username: ready.Username, Password: ready.Password}
 	if _, err := o.Store.PullImage(ctx, ready.Reference, auth, pullOptions(o)); err != nil {
 		return nil, fmt.Errorf("give the converted image %s to the runtime: %w", r.Pinned, err)
 	}
@@ -163,23 +164,28 @@ func pullOptions(o Provision) runtime.PullOptions {
 	return runtime.PullOptions{Progress: func(n uint64) { o.Progress(Progress{Doing: "pulling", Done: int64(n)}) }}
 }
 
-// SIFLogin gives a store the logins of registries. A login for a path is sent for the repositories below it only.
-func SIFLogin(ls []Login) func(registry, repository string) (username, password string) {
-	return func(registry, repository string) (string, string) {
-		if registry == "index.docker.io" {
-			registry = "docker.io"
+// SIFPlaces gives a store the hosts of registries by the rules of this package: the same mirrors, certificates and
+// logins as container images have, HTTPS except on this machine, and no redirects to services of this machine. What is
+// downloaded is bounded by the store.
+func SIFPlaces(a *Access) func(ctx context.Context, registry, repository string) ([]oras.Place, error) {
+	return func(ctx context.Context, domain, repository string) ([]oras.Place, error) {
+		places, err := a.places(credentials.Normalize(domain), nil)
+		if err != nil {
+			return nil, err
 		}
-		l, _ := logins(ls).find(strings.ToLower(registry) + "/" + repository)
-		return l.Username, l.Password
-	}
-}
-
-// SIFTransport gives a store a way to registries that keeps to the rules of this package: HTTPS, except on this
-// machine, and no redirects to services of this machine. What is downloaded is bounded by the store.
-func SIFTransport() func(registry string) http.RoundTripper {
-	inner := newTransport()
-	return func(registry string) http.RoundTripper {
-		return guard{inner: inner, loopback: isLoopback(registry), whole: true}
+		var out []oras.Place
+		for _, p := range places {
+			registry, err := p.registry()
+			if err != nil {
+				return nil, fmt.Errorf("the host %s of the registry %s cannot be asked: %w", p.Host.Host, domain, err)
+			}
+			auth, err := keychain{p}.ResolveContext(ctx, registry.Repo(repository))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, oras.Place{Registry: registry, Login: auth, Transport: p.through(true), Tags: p.Resolve, Content: p.Pull})
+		}
+		return out, nil
 	}
 }
 

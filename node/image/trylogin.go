@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -16,11 +15,6 @@ import (
 // one of the kinds, or are ctx's own; none has the password in it.
 func (r *Resolver) TryLogin(ctx context.Context, l Login) (asked bool, err error) {
 	host, path, _ := strings.Cut(l.Registry, "/")
-	loopback := isLoopback(host)
-	var opts []name.Option
-	if loopback {
-		opts = append(opts, name.Insecure)
-	}
 	failed := func(err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -30,14 +24,20 @@ func (r *Resolver) TryLogin(ctx context.Context, l Login) (asked bool, err error
 		if e.Kind == ErrDenied {
 			what = "refuses the login of " + l.Username
 		}
-		e.text = fmt.Sprintf("the registry %s %s (%v)", l.Registry, what, e.Cause)
+		e.text = fmt.Sprintf("the registry %s %s (%v)", l.Registry, what, e.reason())
 		return e
 	}
-	registry, err := name.NewRegistry(host, opts...)
+	places, err := r.registries.access.places(host, r.registries.transport)
+	if err != nil {
+		return false, err
+	}
+	at := places[len(places)-1] // the registry itself, which the login is for
+	defer at.close()
+	registry, err := at.registry()
 	if err != nil {
 		return false, failed(err)
 	}
-	inner := guard{inner: r.transport, loopback: loopback}
+	inner := at.through(false)
 	challenge, err := transport.Ping(ctx, registry, inner)
 	if err != nil {
 		return false, failed(err)
@@ -49,7 +49,7 @@ func (r *Resolver) TryLogin(ctx context.Context, l Login) (asked bool, err error
 	if path != "" {
 		scopes = append(scopes, "repository:"+path+":"+transport.PullScope)
 	}
-	authorized, err := transport.NewWithContext(ctx, registry, &authn.Basic{Username: l.Username, Password: l.Password}, inner, scopes)
+	authorized, err := transport.NewWithContext(ctx, registry, authn.FromConfig(authConfig(l)), inner, scopes)
 	if err != nil {
 		return true, failed(err)
 	}

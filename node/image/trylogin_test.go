@@ -37,12 +37,12 @@ func TestALoginIsTriedAtItsRegistry(t *testing.T) {
 		asked bool
 		want  error
 	}{
-		{"right", Login{guarded.Host(), "alice", password}, true, nil},
-		{"right, for a path", Login{guarded.Host() + "/team", "alice", password}, true, nil},
-		{"wrong password", Login{guarded.Host(), "alice", "battery staple"}, true, ErrDenied},
-		{"open to all", Login{open.Host(), "alice", password}, false, nil},
-		{"nobody there", Login{nobody, "alice", password}, false, ErrUnreachable},
-		{"plain HTTP elsewhere", Login{"registry.invalid:1", "alice", password}, false, ErrUnreachable},
+		{"right", login(guarded.Host(), "alice", password), true, nil},
+		{"right, for a path", login(guarded.Host()+"/team", "alice", password), true, nil},
+		{"wrong password", login(guarded.Host(), "alice", "battery staple"), true, ErrDenied},
+		{"open to all", login(open.Host(), "alice", password), false, nil},
+		{"nobody there", login(nobody, "alice", password), false, ErrUnreachable},
+		{"plain HTTP elsewhere", login("registry.invalid:1", "alice", password), false, ErrUnreachable},
 	} {
 		asked, err := r.TryLogin(t.Context(), c.login)
 		if asked != c.asked || !errors.Is(err, c.want) {

@@ -33,6 +33,8 @@ type Config struct {
 	Log *slog.Logger
 	// Handlers are runtime handlers besides runc.
 	Handlers []Handler
+	// CertsDirs have mirrors and certificates of registries, see CertsDirs.
+	CertsDirs []string
 	// NoCgroups makes containerd do without control groups, where it may make
 	// none: nothing is limited then.
 	NoCgroups bool

@@ -92,7 +92,7 @@ func (d *Containerd) start(ctx context.Context) error {
 	if err := installCNI(d.layout, &d.cfg); err != nil {
 		return fmt.Errorf("cannot install the network configuration of the embedded containerd: %w", err)
 	}
-	if err := linkRegistries(d.layout.registries, append([]string{d.layout.certs}, machineCerts...)...); err != nil {
+	if err := linkRegistries(d.layout.registries, CertsDirs(d.cfg.Root, d.cfg.CertsDirs)...); err != nil {
 		return fmt.Errorf("cannot tell the embedded containerd of the machine's registries: %w", err)
 	}
 	if userns.OneID() {

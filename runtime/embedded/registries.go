@@ -6,11 +6,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-// machineCerts are where administrators keep mirrors and certificate authorities
-// of registries, for containerd and for Docker.
-var machineCerts = []string{"/etc/containerd/certs.d", "/etc/docker/certs.d"}
+// MachineCerts are where administrators keep mirrors and certificate authorities
+// of registries, for containerd, for Docker and for CRI-O.
+func MachineCerts() []string {
+	return []string{"/etc/containerd/certs.d", "/etc/docker/certs.d", "/etc/containers/certs.d"}
+}
+
+// CertsDirs are the directories in which a containerd with this root finds
+// mirrors and certificates of registries: its own, those that are named, and the
+// machine's. The first that knows a registry counts.
+func CertsDirs(root string, named []string) []string {
+	return slices.Concat([]string{filepath.Join(root, "certs.d")}, named, MachineCerts())
+}
 
 // linkRegistries makes one directory of several that have a directory for each
 // registry: for pulls, containerd 2 takes its config_path as one path, and finds

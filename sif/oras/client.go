@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -32,11 +34,10 @@ var sha256Digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 // Options of a client.
 type Options struct {
-	// Login gives the credentials for a repository of a registry; "" and "" is none. May be nil.
-	Login func(registry, repository string) (username, password string)
-	// Transport gives what makes the requests to a registry, and to where it redirects.
-	// Default: http.DefaultTransport.
-	Transport func(registry string) http.RoundTripper
+	// Places gives the hosts that have a repository of a registry, in the order in which
+	// they are asked: mirrors, and the registry itself. Default: the registry, without a
+	// login.
+	Places func(ctx context.Context, registry, repository string) ([]Place, error)
 	// MaxBytes is how large a file may be. Default: 256 GiB.
 	MaxBytes int64
 	// Stall is how long a download may bring nothing before it is tried again.
@@ -46,14 +47,34 @@ type Options struct {
 	Attempts int
 }
 
+// Place is one host that has a repository.
+type Place struct {
+	Registry name.Registry
+	Login    authn.Authenticator
+	// Transport makes the requests to it, and to where it redirects.
+	Transport http.RoundTripper
+	// Tags says that it is asked what a tag means, Content that it is asked for what has a
+	// digest.
+	Tags, Content bool
+}
+
+// direct is the registry itself.
+func direct(_ context.Context, registry, _ string) ([]Place, error) {
+	r, err := name.NewRegistry(registry)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", reference.ErrInvalid, err)
+	}
+	return []Place{{Registry: r, Login: authn.Anonymous, Transport: http.DefaultTransport, Tags: true, Content: true}}, nil
+}
+
 // Client speaks to registries. It holds nothing that needs closing, and may be used by
 // many goroutines.
 type Client struct{ o Options }
 
 // New makes a client.
 func New(o Options) *Client {
-	if o.Transport == nil {
-		o.Transport = func(string) http.RoundTripper { return http.DefaultTransport }
+	if o.Places == nil {
+		o.Places = direct
 	}
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 256 << 30
@@ -88,8 +109,41 @@ func (c *Client) Resolve(ctx context.Context, r reference.Reference) (Artifact, 
 	return a, nil
 }
 
-func (c *Client) resolve(ctx context.Context, r reference.Reference) (Artifact, error) {
-	session, err := c.open(ctx, r)
+func (c *Client) resolve(ctx context.Context, r reference.Reference) (a Artifact, err error) {
+	fits := func(p Place) bool { return p.Content && (p.Tags || r.Digest != "") }
+	err = c.each(ctx, r, fits, func(p Place, _ bool) error {
+		a, err = c.resolveAt(ctx, p, r)
+		return err
+	})
+	return a, err
+}
+
+// each asks one place after the other until one answers. One that sends other bytes than
+// the digest says ends it.
+func (c *Client) each(ctx context.Context, r reference.Reference, fits func(Place) bool, ask func(p Place, last bool) error) error {
+	places, err := c.o.Places(ctx, r.Registry, r.Repository)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	places = slices.DeleteFunc(places, func(p Place) bool { return !fits(p) })
+	if len(places) == 0 {
+		return fmt.Errorf("%w: no host may be asked for it", ErrUnreachable)
+	}
+	var failed []string
+	for i, p := range places {
+		if err = ask(p, i == len(places)-1); err == nil || ctx.Err() != nil || errors.Is(err, ErrDigest) {
+			return err
+		}
+		failed = append(failed, fmt.Sprintf("%s: %v", p.Registry.RegistryStr(), err))
+	}
+	if len(failed) > 1 {
+		return fmt.Errorf("%w; before that %s", err, strings.Join(failed[:len(failed)-1], "; "))
+	}
+	return err
+}
+
+func (c *Client) resolveAt(ctx context.Context, p Place, r reference.Reference) (Artifact, error) {
+	session, err := c.open(ctx, p, r)
 	if err != nil {
 		return Artifact{}, err
 	}
@@ -152,23 +206,14 @@ type session struct {
 	client http.Client
 }
 
-func (c *Client) open(ctx context.Context, r reference.Reference) (*session, error) {
-	repo, err := name.NewRepository(r.Registry + "/" + r.Repository)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", reference.ErrInvalid, err)
-	}
-	auth := authn.Anonymous
-	if c.o.Login != nil {
-		if user, password := c.o.Login(r.Registry, r.Repository); user != "" || password != "" {
-			auth = authn.FromConfig(authn.AuthConfig{Username: user, Password: password})
-		}
-	}
-	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.o.Transport(r.Registry), []string{repo.Scope(transport.PullScope)})
+func (c *Client) open(ctx context.Context, p Place, r reference.Reference) (*session, error) {
+	repo := p.Registry.Repo(r.Repository)
+	t, err := transport.NewWithContext(ctx, p.Registry, p.Login, p.Transport, []string{repo.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, kindOf(err)
 	}
 	return &session{
-		base:   url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: "/v2/" + repo.RepositoryStr() + "/"},
+		base:   url.URL{Scheme: p.Registry.Scheme(), Host: p.Registry.RegistryStr(), Path: "/v2/" + repo.RepositoryStr() + "/"},
 		client: http.Client{Transport: t},
 	}, nil
 }

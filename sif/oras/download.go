@@ -32,7 +32,21 @@ func (c *Client) Download(ctx context.Context, a Artifact, f *os.File, progress 
 }
 
 func (c *Client) download(ctx context.Context, a Artifact, f *os.File, progress func(int64)) error {
-	session, err := c.open(ctx, a.Reference)
+	err := c.each(ctx, a.Reference, func(p Place) bool { return p.Content }, func(p Place, last bool) error {
+		attempts := c.o.Attempts
+		if !last {
+			attempts = 1 // the next place has it too
+		}
+		return c.downloadFrom(ctx, p, a, f, attempts, progress)
+	})
+	if err != nil {
+		return err
+	}
+	return verify(ctx, a, f)
+}
+
+func (c *Client) downloadFrom(ctx context.Context, p Place, a Artifact, f *os.File, attempts int, progress func(int64)) error {
+	session, err := c.open(ctx, p, a.Reference)
 	if err != nil {
 		return err
 	}
@@ -43,7 +57,7 @@ func (c *Client) download(ctx context.Context, a Artifact, f *os.File, progress 
 			return err
 		}
 		if have == a.Size {
-			break
+			return nil
 		}
 		err = c.part(ctx, session, a, f, have, progress)
 		now, lerr := length(f, a.Size)
@@ -58,14 +72,13 @@ func (c *Client) download(ctx context.Context, a Artifact, f *os.File, progress 
 			failures = 0
 			wait.Reset()
 		}
-		if failures++; failures >= c.o.Attempts {
+		if failures++; failures >= attempts {
 			return err
 		}
 		if err := backoff.Sleep(ctx, wait.Next()); err != nil {
 			return err
 		}
 	}
-	return verify(ctx, a, f)
 }
 
 // length is how much of the file there is. More than there can be is nothing.

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
 	"github.com/v6node/v6node/sif/reference"
 )
 
@@ -339,11 +341,15 @@ func TestTheLoginGoesToItsRegistryAndNowhereElse(t *testing.T) {
 	if _, err := New(Options{}).Resolve(t.Context(), u.ref(t, ":1.0")); !errors.Is(err, ErrDenied) {
 		t.Errorf("without a login: %v", err)
 	}
-	c := New(Options{Login: func(registry, _ string) (string, string) {
+	c := New(Options{Places: func(ctx context.Context, registry, repository string) ([]Place, error) {
 		if registry != strings.TrimPrefix(u.URL, "http://") {
 			t.Errorf("asked for %s", registry)
 		}
-		return "node", "secret"
+		places, err := direct(ctx, registry, repository)
+		if err == nil {
+			places[0].Login = authn.FromConfig(authn.AuthConfig{Username: "node", Password: "secret"})
+		}
+		return places, err
 	}})
 	f := part(t, u.blob[:10])
 	if err := c.Download(t.Context(), u.resolve(t, c), f, nil); err != nil {
