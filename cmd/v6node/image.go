@@ -38,10 +38,11 @@ func imageCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "image",
-		Usage: "convert, inspect and verify SIF images, and manage those that the node has converted",
+		Usage: "import images from files; convert, inspect and verify SIF images; manage what the node keeps of both",
 		Description: `SOURCE is the path of a SIF file (Singularity, Apptainer) or oras://REGISTRY/REPOSITORY:TAG,
 for which the logins of docker, podman and apptainer count. No Apptainer is needed, and no root.`,
 		Subcommands: []*cli.Command{
+			sub(imageImportCommand(where, quiet, output)),
 			sub(&cli.Command{
 				Name: "convert", Usage: "convert a SIF image to an OCI image", ArgsUsage: "SOURCE DESTINATION",
 				Description: `DESTINATION is oci:DIRECTORY[:TAG] or oci-archive:FILE[:TAG]. The same SIF file gives the
@@ -71,12 +72,17 @@ Example:
 				Action: imageVerify,
 			}),
 			sub(&cli.Command{
-				Name: "ls", Usage: "list what the node has converted and downloaded", Flags: append(where[:3:3], output), Action: imageList,
+				Name: "ls", Usage: "list the images that were imported, and what the node has converted and downloaded", Flags: append(where[:3:3], output), Action: imageList,
 			}),
 			sub(&cli.Command{
-				Name: "rm", Usage: "remove conversions and downloads of SIF files", ArgsUsage: "DIGEST...",
-				Description: `DIGEST is the SHA-256 of the SIF file, or its beginning. The SIF files themselves and the
-images in the runtime stay.`,
+				Name: "rm", Usage: "remove imported images, and conversions and downloads of SIF files", ArgsUsage: "IMAGE...",
+				Description: `IMAGE is the name or the digest of an imported image, or the SHA-256 of a SIF file that was
+converted or downloaded, or the beginning of a digest. An imported image goes with its last
+name. SIF files in the directories of the configuration and images in the runtime stay.
+
+Examples:
+   v6node image rm registry.example.org/group/algo:1.0
+   v6node image rm sif:algo d1561a611349`,
 				Flags: where, Action: imageRemove,
 			}),
 			sub(&cli.Command{
@@ -301,7 +307,7 @@ func imageCache(c *cli.Context) (*cache.Cache, error) {
 		dir = filepath.Join(state, "sif")
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no cache for SIF images in %s; name the node with --state-dir or --config", dir)
+		return nil, fmt.Errorf("there is no cache for SIF images in %s (%w); name the node with --state-dir or --config", dir, err)
 	}
 	// Layers are the node's business: it knows whether they are kept.
 	return cache.Open(dir, cache.Options{KeepLayers: true})
@@ -310,7 +316,7 @@ func imageCache(c *cli.Context) (*cache.Cache, error) {
 // cachedImage is one line of ls and prune.
 type cachedImage struct {
 	Kind    string    `json:"kind"`
-	SIF     string    `json:"sif_digest"`
+	SIF     string    `json:"sif_digest,omitempty"`
 	Names   []string  `json:"names,omitempty"`
 	Digest  string    `json:"digest,omitempty"`
 	ImageID string    `json:"image_id,omitempty"`
@@ -335,15 +341,34 @@ func imageList(c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
+	list, err := imagesHere(c)
+	if err != nil {
+		return err
+	}
+	return printCached(c, list)
+}
+
+// imagesHere are the imported images and the cache of SIF images, of which one may be missing.
+func imagesHere(c *cli.Context) ([]cachedImage, error) {
+	list := []cachedImage{}
+	if c.Path("cache-dir") == "" {
+		store, _, err := importedStore(c)
+		if err != nil {
+			return nil, err
+		}
+		if list, err = listImported(store); err != nil {
+			return nil, err
+		}
+	}
 	images, err := imageCache(c)
-	if err != nil {
-		return err
+	if errors.Is(err, fs.ErrNotExist) && len(list) > 0 {
+		return list, nil
 	}
-	list, err := images.List()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return printCached(c, cachedImages(list))
+	cached, err := images.List()
+	return append(list, cachedImages(cached)...), err
 }
 
 func printCached(c *cli.Context, list []cachedImage) error {
@@ -370,26 +395,49 @@ func imageRemove(c *cli.Context) error {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
-	images, err := imageCache(c)
-	if err != nil {
-		return err
-	}
-	list, err := images.List()
-	if err != nil {
-		return err
-	}
 	var failed error
 	for _, want := range c.Args().Slice() {
-		digest, err := findCached(list, want)
-		if err == nil {
-			_, err = images.Remove(digest)
-		}
-		if err == nil {
-			_, err = fmt.Fprintln(c.App.Writer, digest)
+		gone, err := removeImage(c, want)
+		for _, name := range gone {
+			if _, werr := fmt.Fprintln(c.App.Writer, name); werr != nil {
+				err = errors.Join(err, werr)
+			}
 		}
 		failed = errors.Join(failed, err)
 	}
 	return failed
+}
+
+// removeImage removes what is meant: an imported image, else of the cache.
+func removeImage(c *cli.Context, want string) ([]string, error) {
+	if c.Path("cache-dir") == "" {
+		store, _, err := importedStore(c)
+		if err != nil {
+			return nil, err
+		}
+		if gone, found, err := removeImported(c.Context, store, want); found || err != nil {
+			return gone, err
+		}
+	}
+	images, err := imageCache(c)
+	if errors.Is(err, fs.ErrNotExist) && c.Path("cache-dir") == "" {
+		return nil, fmt.Errorf("neither an imported image nor a SIF file in the cache is meant by %s; v6node image ls lists them", printable(want))
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, err := images.List()
+	if err != nil {
+		return nil, err
+	}
+	digest, err := findCached(list, want)
+	if err == nil {
+		_, err = images.Remove(digest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []string{digest}, nil
 }
 
 // findCached finds the one SIF file whose digest begins so.
@@ -406,7 +454,7 @@ func findCached(list []cache.Usage, want string) (string, error) {
 		found = u.Digest
 	}
 	if found == "" {
-		return "", fmt.Errorf("the cache has no SIF file whose digest begins with %s", want)
+		return "", fmt.Errorf("there is neither an imported image that is called %s, nor a SIF file in the cache whose digest begins so; v6node image ls lists them", strings.TrimPrefix(want, "sha256:"))
 	}
 	return found, nil
 }

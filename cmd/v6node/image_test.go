@@ -177,7 +177,7 @@ func TestTheCacheIsListedRemovedAndPruned(t *testing.T) {
 	if out, _, _ := imageRun(t, "ls", "--state-dir", dir); !strings.Contains(out, "sif:small") || !strings.Contains(out, digest[7:19]) {
 		t.Errorf("%s", out)
 	}
-	if _, errOut, code := imageRun(t, "rm", "--state-dir", dir, "ffffffffff"); code != exitFailure || !strings.Contains(errOut, "has no SIF file") {
+	if _, errOut, code := imageRun(t, "rm", "--state-dir", dir, "ffffffffff"); code != exitFailure || !strings.Contains(errOut, "neither an imported image") {
 		t.Errorf("%d %s", code, errOut)
 	}
 	if out, errOut, code := imageRun(t, "rm", "--state-dir", dir, digest[7:19]); code != 0 || out != digest+"\n" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -102,11 +103,12 @@ func policyTest(c *cli.Context) (err error) {
 			err = closed
 		}
 	}()
+	source := &image.Imports{Images: boot.Imported(cfg), Others: resolver}
+	if c.Bool("offline") {
+		source.Others = offline{}
+	}
 	q.DigestOf = func(image string) (string, error) {
-		if c.Bool("offline") {
-			return "", errors.New("no registry is asked (--offline)")
-		}
-		found, err := resolver.Resolve(c.Context, image)
+		found, err := source.Resolve(c.Context, image)
 		return found.Digest, err
 	}
 	if err := digestFor(q); err != nil {
@@ -198,6 +200,19 @@ func policyQuestion(c *cli.Context) (*policy.Request, error) {
 		q.StoreID, q.StoreAddresses = -1, func() ([]string, error) { return []string{store}, nil }
 	}
 	return q, nil
+}
+
+// offline is a source that knows nothing.
+type offline struct{}
+
+var errOffline = errors.New("no registry is asked (--offline)")
+
+func (offline) Resolve(context.Context, string) (image.Resolved, error) {
+	return image.Resolved{}, errOffline
+}
+
+func (offline) Provide(context.Context, image.Resolved, image.Provision) (*image.Provided, error) {
+	return nil, errOffline
 }
 
 // policySignature looks whether the image is signed. It is not known where no registry may be asked.

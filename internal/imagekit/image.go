@@ -3,7 +3,6 @@ package imagekit
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -214,22 +213,15 @@ type compressed struct {
 }
 
 func gzipLayer(plain []byte) (v1.Layer, error) {
-	var packed bytes.Buffer
-	zw, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	packed, err := Gzip(plain)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := zw.Write(plain); err != nil {
-		return nil, err
-	}
-	if err := zw.Close(); err != nil {
 		return nil, err
 	}
 	diffID, _, err := v1.SHA256(bytes.NewReader(plain))
 	if err != nil {
 		return nil, err
 	}
-	return &compressed{static.NewLayer(packed.Bytes(), types.OCILayer), diffID, plain}, nil
+	return &compressed{static.NewLayer(packed, types.OCILayer), diffID, plain}, nil
 }
 
 func (l *compressed) DiffID() (v1.Hash, error) { return l.diffID, nil }

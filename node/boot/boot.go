@@ -165,7 +165,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	monitor.Require("runtime", health.Cached(answers(rt.Ready), askRuntimeEvery))
 	n, err := node.New(node.Options{
 		Config: cfg, State: state, API: api, Log: o.Log, Images: rt, Health: monitor,
-		Resolver: image.Schemes{imageref.Container: resolver, imageref.SIF: files, imageref.ORAS: files},
+		Resolver: image.Schemes{imageref.Container: &image.Imports{Images: Imported(cfg), Serve: store, Others: resolver}, imageref.SIF: files, imageref.ORAS: files},
 		Caches:   []node.Cache{files},
 		Engine:   engine.NewCRI(rt, state.Instance, cfg.Runtime.Handler, users, monitor.Loop("runtime", listAllowance), o.Log),
 		Version:  o.Version,

@@ -9,6 +9,7 @@ import (
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/image/credentials"
 	"github.com/v6node/v6node/node/image/hosts"
+	"github.com/v6node/v6node/node/image/imported"
 	"github.com/v6node/v6node/runtime/embedded"
 )
 
@@ -25,6 +26,11 @@ func Access(cfg *config.Config) *image.Access {
 	}
 	own := filepath.Join(cfg.StateDir, node.ManagedStore)
 	return &image.Access{Logins: credentials.New(o), Hosts: hosts.Directories(embedded.CertsDirs(own, cfg.RegistryAccess.CertsDirs))}
+}
+
+// Imported are the images that were imported for a node.
+func Imported(cfg *config.Config) *imported.Store {
+	return imported.Open(filepath.Join(cfg.StateDir, imported.Directory))
 }
 
 // UserAccess is how registries are reached for whoever has no configuration.

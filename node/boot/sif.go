@@ -11,6 +11,7 @@ import (
 
 	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/image"
+	"github.com/v6node/v6node/node/image/imported"
 	"github.com/v6node/v6node/runtime/embedded"
 	"github.com/v6node/v6node/sif"
 	"github.com/v6node/v6node/sif/oras"
@@ -43,10 +44,15 @@ func openSIF(ctx context.Context, cfg *config.Config, access *image.Access, cont
 	}
 	return sif.Open(ctx, sif.Options{
 		Importer:    to,
-		Directories: cfg.SIF.Directories, CacheDir: filepath.Join(cfg.StateDir, "sif"), CacheBytes: cfg.SIF.CacheSize,
+		Directories: append([]string{importedSIF(cfg)}, cfg.SIF.Directories...), CacheDir: filepath.Join(cfg.StateDir, "sif"), CacheBytes: cfg.SIF.CacheSize,
 		MaxImageBytes: cfg.SIF.MaxImageSize, Keys: keys,
 		ORAS: oras.Options{Places: image.SIFPlaces(access)}, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.SIF.RegistryPort)), Log: log,
 	})
+}
+
+// importedSIF is where imported SIF files are. What was imported comes first.
+func importedSIF(cfg *config.Config) string {
+	return imported.SIFDirectory(filepath.Join(cfg.StateDir, imported.Directory))
 }
 
 // Importer lets a store of SIF images use a containerd's content store.

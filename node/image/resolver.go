@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/v6node/v6node/node/image/imageref"
+	"github.com/v6node/v6node/node/image/imported"
 	"github.com/v6node/v6node/runtime"
 	"github.com/v6node/v6node/sif"
 )
@@ -61,9 +62,10 @@ type Resolved struct {
 	Digest     string // "sha256:..." of the image or index; of the file of a sif: image; of the manifest of an oras:// one
 	Pinned     string // Repository@Digest: what is checked, provided and recorded
 	File       string // of an oras:// image the digest of the SIF file
-	Local      bool   // from the runtime, without asking the registry
+	Local      bool   // from the runtime or imported, without asking the registry
 
-	found sif.Resolved // what a SIF image's store knows
+	found    sif.Resolved     // what a SIF image's store knows
+	imported *imported.Record // of an imported container image
 }
 
 // Resolver is the source of the images of registries. It is safe for concurrent use: callers that ask for the same image at the same time
