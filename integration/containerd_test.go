@@ -87,6 +87,9 @@ imports = []
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = %q
 
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = %q
+
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = %t
   disable_hugetlb_controller = true
@@ -108,8 +111,11 @@ imports = []
   path = %q
 `,
 		filepath.Join(s.dir, "root"), filepath.Join(s.dir, "state"), s.socket(), s.socket()+".ttrpc", filepath.Join(s.dir, "s"),
-		s.pause, !adjustsOOMScore(t), s.binDir, s.confDir, filepath.Join(s.dir, "runc"), filepath.Join(s.dir, "opt"))
+		s.pause, s.certsDir(), !adjustsOOMScore(t), s.binDir, s.confDir, filepath.Join(s.dir, "runc"), filepath.Join(s.dir, "opt"))
 }
+
+// certsDir is where the runtime finds mirrors and certificates of registries.
+func (s *server) certsDir() string { return filepath.Join(s.dir, "certs.d") }
 
 // oldContainerdConfig says the same to containerd 1.6.
 func (s *server) oldContainerdConfig(t *testing.T) []byte {

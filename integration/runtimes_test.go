@@ -46,3 +46,5 @@ func TestConformanceOfDebianContainerd(t *testing.T) { conform(t, newWorld(t, de
 func TestConformanceOfCRIO(t *testing.T) { conform(t, newWorld(t, crioKind)) }
 
 func TestSIFOnCRIO(t *testing.T) { onRuntime(t, crioKind, sifScenarios()) }
+
+func TestImportsOnCRIO(t *testing.T) { onRuntime(t, crioKind, importScenarios()) }

@@ -32,6 +32,8 @@ func suite() []scenario {
 		approvalScenarios(),
 		setupScenarios(),
 		sifScenarios(),
+		registryScenarios(),
+		importScenarios(),
 		taskScenarios(),
 		logScenarios(),
 		inspectionScenarios(),

@@ -108,7 +108,7 @@ func (s Schemes) Signed(ctx context.Context, r Resolved, keys *SigningKeys) (str
 
 func unsigned(r Resolved, format string, a ...any) error {
 	why := fmt.Sprintf(format, a...)
-	return &Error{Ref: r.Pinned, Kind: ErrSignature, text: fmt.Sprintf(
+	return &Error{Ref: r.Pinned, Kind: ErrSignature, Cause: errors.New(why), text: fmt.Sprintf(
 		"the image %s has no signature that this node accepts: %s: sign this digest with a key that this node trusts, or ask the node's administrator", r.Pinned, why)}
 }
 

@@ -57,7 +57,7 @@ func (e *Error) Error() string {
 	do := map[error]string{
 		ErrInvalid:       "check the name",
 		ErrNotFound:      "check the name and the tag",
-		ErrDenied:        "check the name, and the login in docker_registries",
+		ErrDenied:        "check the name, and the login in docker_registries or registries.auth_files",
 		ErrUnreachable:   "check the network and the registry, then try again",
 		ErrWrongPlatform: "build it for this platform too",
 	}[e.Kind]

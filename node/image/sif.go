@@ -198,7 +198,7 @@ var sifKinds = []struct {
 	{sif.ErrChanged, ErrChanged, "send the task again when the file is complete"},
 	{sif.ErrInvalid, ErrInvalid, "check the name"},
 	{sif.ErrNotFound, ErrNotFound, "check the name, and ask the node's administrator which images there are"},
-	{sif.ErrDenied, ErrDenied, "check the name, and the login in docker_registries"},
+	{sif.ErrDenied, ErrDenied, "check the name, and the login in docker_registries or registries.auth_files"},
 	{sif.ErrUnreachable, ErrUnreachable, "check the network and the registry, then try again"},
 	{sif.ErrPlatform, ErrWrongPlatform, "build it for this platform too"},
 	{sif.ErrUnusable, ErrInvalid, "build it anew as an ordinary SIF image"},
