@@ -40,7 +40,7 @@ func imageCommand() *cli.Command {
 		Name:  "image",
 		Usage: "import images from files; convert, inspect and verify SIF images; manage what the node keeps of both",
 		Description: `SOURCE is the path of a SIF file (Singularity, Apptainer) or oras://REGISTRY/REPOSITORY:TAG,
-for which the logins of docker, podman and apptainer count. No Apptainer is needed, and no root.`,
+for which the logins of docker and podman count. No Apptainer is needed, and no root.`,
 		Subcommands: []*cli.Command{
 			sub(imageImportCommand(where, quiet, output)),
 			sub(&cli.Command{
