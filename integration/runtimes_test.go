@@ -48,3 +48,5 @@ func TestConformanceOfCRIO(t *testing.T) { conform(t, newWorld(t, crioKind)) }
 func TestSIFOnCRIO(t *testing.T) { onRuntime(t, crioKind, sifScenarios()) }
 
 func TestImportsOnCRIO(t *testing.T) { onRuntime(t, crioKind, importScenarios()) }
+
+func TestImportsOnDebianContainerd(t *testing.T) { onRuntime(t, debianKind, importScenarios()) }

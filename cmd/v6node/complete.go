@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/image/imported"
 )
 
 // completeCommandName is what the shells' scripts call, with the words behind
@@ -161,7 +163,8 @@ func valueCandidates(cmd *cli.Command, flag, current string) []candidate {
 	return fitting(current, out)
 }
 
-// argCandidates are the arguments of a command: for most, the node's runs.
+// argCandidates are the arguments of a command: for most, the node's runs; for some,
+// files or images.
 func argCandidates(ctx context.Context, cmd *cli.Command, before []string) []candidate {
 	if cmd.Name == "completion" {
 		var out []candidate
@@ -170,10 +173,12 @@ func argCandidates(ctx context.Context, cmd *cli.Command, before []string) []can
 		}
 		return out
 	}
-	if strings.Contains(cmd.ArgsUsage, "OLD") || strings.Contains(cmd.ArgsUsage, "FILE") {
+	switch usage := cmd.ArgsUsage; {
+	case strings.Contains(usage, "OLD"), strings.Contains(usage, "FILE"):
 		return []candidate{{filesWanted, ""}}
-	}
-	if !strings.Contains(cmd.ArgsUsage, "RUN") {
+	case strings.Contains(usage, "IMAGE"):
+		return imageCandidates(cmd, before)
+	case !strings.Contains(usage, "RUN"):
 		return nil
 	}
 	out := []candidate{{latest, "the newest run"}}
@@ -196,6 +201,23 @@ func argCandidates(ctx context.Context, cmd *cli.Command, before []string) []can
 		}
 		return nil
 	})
+	return out
+}
+
+// imageCandidates are the images that were imported.
+func imageCandidates(cmd *cli.Command, before []string) []candidate {
+	dir, err := dirOfWords(cmd, before)
+	if err != nil {
+		return nil
+	}
+	// What fails here would only disturb the prompt.
+	list, _ := listImported(imported.Open(filepath.Join(dir, imported.Directory)))
+	var out []candidate
+	for _, i := range list {
+		for _, name := range i.Names {
+			out = append(out, candidate{name, humanSize(i.Size) + ", imported " + ago(i.UsedAt)})
+		}
+	}
 	return out
 }
 

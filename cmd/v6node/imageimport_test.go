@@ -65,6 +65,14 @@ func TestImagesOfAnArchiveAreImportedListedAndRemoved(t *testing.T) {
 	if out, _, _ := imageRun(t, "ls", "--state-dir", state); !strings.Contains(out, "r.example.org/two:1") {
 		t.Errorf("%s", out)
 	}
+	for _, words := range [][]string{{"image", "rm", "--state-dir", state, "r.example.org/t"}, {"image", "rm", "--state-dir=" + state, "r.example.org/t"}} {
+		if got := candidates(t.Context(), newApp(), words); len(got) != 1 || got[0].word != "r.example.org/two:1" {
+			t.Errorf("%q is completed to %+v", words, got)
+		}
+	}
+	if got := candidates(t.Context(), newApp(), []string{"image", "import", ""}); len(got) != 1 || got[0].word != filesWanted {
+		t.Errorf("a file is completed to %+v", got)
+	}
 	for _, c := range []struct {
 		what, out string
 	}{{"python", "docker.io/library/python:latest\n"}, {"r.example.org/one:1", "r.example.org/one:1\n" + got[0].Digest + "\n"}, {got[1].Digest[7:20], "r.example.org/two:1\n" + got[1].Digest + "\n"}} {

@@ -45,8 +45,16 @@ func (i *Imports) Resolve(ctx context.Context, ref string) (Resolved, error) {
 	return r, nil
 }
 
-// Signed implements Signatures: signatures are at registries.
+// Signed implements Signatures. A signature that was imported with its image is as good as one at a registry: what
+// counts is that a key has made it.
 func (i *Imports) Signed(ctx context.Context, r Resolved, keys *SigningKeys) (string, error) {
+	if r.imported != nil {
+		for _, s := range r.imported.Signatures {
+			if n, err := keys.verify(s.Payload, s.Signature, r.Digest); err == nil {
+				return keys.names[n], nil
+			}
+		}
+	}
 	signed, ok := i.Others.(Signatures)
 	if !ok {
 		return "", unsigned(r, "signatures of such images are not looked at")

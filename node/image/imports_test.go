@@ -2,11 +2,16 @@ package image
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -57,6 +62,33 @@ func (p *puller) PullImage(_ context.Context, ref string, a *runtime.Auth, _ run
 	return &runtime.Image{ID: id.String()}, nil
 }
 
+// importFile imports the one image of an archive.
+func importFile(t *testing.T, images *imported.Store, path, name string) *imported.Record {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	adding, err := images.Add(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := archive.Open(t.Context(), f, archive.Options{TempDir: adding.TempDir(), MaxBytes: 1 << 20, OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := ImportName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := adding.Image(t.Context(), a, a.Images[0], []imageref.Reference{ref}, nil)
+	if err = errors.Join(err, a.Close(), adding.End()); err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
 func TestAnImportedImageNeedsNoRegistry(t *testing.T) {
 	dir := t.TempDir()
 	images := imported.Open(filepath.Join(dir, "imported"))
@@ -77,27 +109,7 @@ func TestAnImportedImageNeedsNoRegistry(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	adding, err := images.Add(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := archive.Open(t.Context(), f, archive.Options{TempDir: adding.TempDir(), MaxBytes: 1 << 20, OS: "linux", Architecture: "amd64"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ref, err := ImportName(nowhere + "/org/algo:v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec, err := adding.Image(t.Context(), a, a.Images[0], []imageref.Reference{ref}, nil)
-	if err = errors.Join(err, a.Close(), adding.End()); err != nil {
-		t.Fatal(err)
-	}
+	rec := importFile(t, images, path, nowhere+"/org/algo:v1")
 	store, err := sif.Open(t.Context(), sif.Options{CacheDir: filepath.Join(dir, "sif")})
 	if err != nil {
 		t.Fatal(err)
@@ -141,6 +153,45 @@ func TestAnImportedImageNeedsNoRegistry(t *testing.T) {
 	}
 	if _, err := source.Resolve(t.Context(), nowhere+"/org/algo:v1"); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("after the removal: %v", err)
+	}
+}
+
+// As cosign save writes it, except that a tar is made of it.
+func TestASignatureMayComeWithItsImage(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := &SigningKeys{names: []string{"key.pub"}, keys: []*ecdsa.PublicKey{&key.PublicKey}}
+	images := imported.Open(filepath.Join(t.TempDir(), "imported"))
+	source := &Imports{Images: images, Others: newResolver(t, Options{Timeout: time.Second})}
+	img := testImage(t, "amd64", "signed")
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for about, want := range map[string]error{digest.String(): nil, "sha256:" + strings.Repeat("0", 64): ErrUnreachable} {
+		signature, err := imagekit.Sign(key, about)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "archive.tar")
+		if err := imagekit.WriteFile(path, false, func(w io.Writer) error {
+			return imagekit.SaveOCI(w, imagekit.Named{What: img}, imagekit.Named{What: signature})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		importFile(t, images, path, nowhere+"/org/algo:v1")
+		r, err := source.Resolve(t.Context(), nowhere+"/org/algo:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by, err := source.Signed(t.Context(), r, keys); !errors.Is(err, want) || err == nil && by != "key.pub" {
+			t.Errorf("a signature of %s: %q, %v", about, by, err)
+		}
+		if _, err := images.Remove(t.Context(), r.Digest); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -58,6 +58,9 @@ type Options struct {
 type Archive struct {
 	Kind   Kind
 	Images []*Image
+	// Signatures are those that cosign has put beside images. Which image each is about,
+	// and whether it is worth anything, is for the reader to find out.
+	Signatures []Signature
 
 	o     Options
 	at    io.ReaderAt

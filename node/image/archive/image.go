@@ -104,6 +104,9 @@ func (a *Archive) readLayout() error {
 			err := a.pick(img, d, 0)
 			switch {
 			case errors.Is(err, errNoImage):
+				if err := a.readSignatures(d); err != nil {
+					return err
+				}
 				continue
 			case errors.As(err, &other):
 				others = append(others, other.platform)

@@ -57,7 +57,7 @@ func (a *Adding) Image(ctx context.Context, from *archive.Archive, img *archive.
 	for _, l := range img.Layers {
 		total += l.Size
 	}
-	r := &Record{OS: img.OS, Arch: img.Architecture, Kind: string(from.Kind), ImportedAt: time.Now().UTC().Truncate(time.Second), Names: []string{}}
+	r := &Record{OS: img.OS, Arch: img.Architecture, Kind: string(from.Kind), Signatures: from.Signatures, ImportedAt: time.Now().UTC().Truncate(time.Second), Names: []string{}}
 	for i := range img.Layers {
 		l := &img.Layers[i]
 		if err := a.layer(ctx, from, l, func(done, _ int64) {
@@ -130,6 +130,9 @@ func (a *Adding) register(ctx context.Context, r *Record, names []imageref.Refer
 	for _, old := range all {
 		if old.Digest == r.Digest {
 			r.Names, r.Repositories = old.Names, old.Repositories
+			if len(r.Signatures) == 0 {
+				r.Signatures = old.Signatures
+			}
 		}
 	}
 	for _, n := range names {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/node/image/archive"
 	"github.com/v6node/v6node/node/image/imageref"
 )
 
@@ -32,6 +33,8 @@ type Record struct {
 	Kind       string    `json:"kind"`
 	Size       int64     `json:"size"` // bytes, of all blobs
 	ImportedAt time.Time `json:"imported_at"`
+	// Signatures came with it, in the same archive.
+	Signatures []archive.Signature `json:"signatures,omitempty"`
 }
 
 // Blob is a part of an image.
@@ -41,7 +44,7 @@ type Blob struct {
 	Size      int64  `json:"size"`
 }
 
-const maxRecord = 1 << 20
+const maxRecord = 8 << 20 // most of it signatures
 
 // means tells whether a reference is to this image.
 func (r *Record) means(ref imageref.Reference) bool {
