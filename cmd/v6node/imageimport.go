@@ -93,8 +93,8 @@ func imageImport(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(state); err != nil {
-		return fmt.Errorf("the state directory of the node cannot be used (%w): name the node with --state-dir or --config", err)
+	if err := ownState(state); err != nil {
+		return err
 	}
 	file, err := openImport(c)
 	if err != nil {
@@ -126,6 +126,18 @@ func imageImport(c *cli.Context) (err error) {
 		if err := printImported(c, i, time.Since(start)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// ownState makes sure that a node can read what is put into its state directory.
+func ownState(dir string) error {
+	var s unix.Stat_t
+	if err := unix.Stat(dir, &s); err != nil {
+		return fmt.Errorf("the state directory of the node, %s, cannot be used (%w): name the node with --state-dir or --config", dir, err)
+	}
+	if int(s.Uid) != os.Geteuid() {
+		return fmt.Errorf("the node's state directory %s is another user's: run the command as the user who runs the node, user id %d", dir, s.Uid)
 	}
 	return nil
 }

@@ -195,3 +195,33 @@ func TestWhatCannotBeImportedIsRefusedInOneSentence(t *testing.T) {
 		t.Errorf("%d %s", code, errOut)
 	}
 }
+
+func TestAnImportForAnotherUsersNodeIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory to another user")
+	}
+	state := t.TempDir()
+	if err := os.Chown(state, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if _, errOut, code := imageRun(t, "import", "--state-dir", state, filepath.Join(state, "none")); code != exitFailure || !strings.Contains(errOut, "65534") {
+		t.Errorf("%d %s", code, errOut)
+	}
+}
+
+// What was imported is known without a registry, also to who asks about policies.
+func TestPolicyTestKnowsImportedImages(t *testing.T) {
+	state := t.TempDir()
+	file := archiveFile(t, false, func(w io.Writer) error {
+		return imagekit.SaveOCI(w, imagekit.Named{Names: []string{"ghcr.io/org/average:1"}, What: packed(t, runtime.GOARCH, "one")})
+	})
+	if _, errOut, code := imageRun(t, "import", file, "--state-dir", state); code != 0 {
+		t.Fatal(errOut)
+	}
+	config := writeConfig(t, somePolicies+"\nstate_dir: "+state+"\n")
+	out, errOut, code := v6node(t, t.Context(), "policy", "test", "--config", config, "-o", "json", "--offline", "--image", "ghcr.io/org/average:1", "--organization", "6", "--function", "central")
+	var r policyReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Decision != wouldAllow || r.Digest == "" {
+		t.Errorf("%d %v %s\n%s", code, err, errOut, out)
+	}
+}

@@ -122,7 +122,7 @@ func policyTest(c *cli.Context) (err error) {
 	d, steps := decide(*q)
 	unsure := false
 	if d.Allowed && q.Digest != "" && len(cfg.Policies.SigningKeys) > 0 {
-		signed, known, err := policySignature(c, cfg, resolver, q)
+		signed, known, err := policySignature(c, cfg, source, q)
 		if err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func (offline) Provide(context.Context, image.Resolved, image.Provision) (*image
 }
 
 // policySignature looks whether the image is signed. It is not known where no registry may be asked.
-func policySignature(c *cli.Context, cfg *config.Config, resolver *image.Resolver, q *policy.Request) (s policy.Step, known bool, err error) {
+func policySignature(c *cli.Context, cfg *config.Config, source image.Signatures, q *policy.Request) (s policy.Step, known bool, err error) {
 	s.Rule = "signatures"
 	keys, err := image.LoadSigningKeys(cfg.Policies.SigningKeys)
 	if err != nil {
@@ -234,7 +234,7 @@ func policySignature(c *cli.Context, cfg *config.Config, resolver *image.Resolve
 		s.Allowed, s.Reason = true, "Not looked at: no registry is asked (--offline)."
 		return s, false, nil
 	}
-	signer, err := resolver.Signed(c.Context, image.Resolved{Reference: q.Image, Digest: q.Digest, Pinned: ref.Pin(q.Digest)}, keys)
+	signer, err := source.Signed(c.Context, image.Resolved{Reference: q.Image, Digest: q.Digest, Pinned: ref.Pin(q.Digest)}, keys)
 	switch {
 	case errors.Is(err, image.ErrSignature):
 		s.Reason = err.Error()

@@ -48,8 +48,14 @@ func (i *Imports) Resolve(ctx context.Context, ref string) (Resolved, error) {
 // Signed implements Signatures. A signature that was imported with its image is as good as one at a registry: what
 // counts is that a key has made it.
 func (i *Imports) Signed(ctx context.Context, r Resolved, keys *SigningKeys) (string, error) {
-	if r.imported != nil {
-		for _, s := range r.imported.Signatures {
+	rec := r.imported
+	if ref, err := imageref.Parse(r.Pinned); rec == nil && err == nil {
+		if rec, err = i.Images.Find(ref); err != nil && !errors.Is(err, imported.ErrNotFound) {
+			return "", &Error{Ref: r.Reference, Kind: ErrConversion, Cause: err, text: err.Error()}
+		}
+	}
+	if rec != nil {
+		for _, s := range rec.Signatures {
 			if n, err := keys.verify(s.Payload, s.Signature, r.Digest); err == nil {
 				return keys.names[n], nil
 			}
