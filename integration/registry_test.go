@@ -22,7 +22,7 @@ import (
 func registryScenarios() []scenario {
 	return []scenario{
 		{"images, signatures and SIF files come from a mirror with a private authority and a credential helper", mirrored},
-		{"the logins of docker and podman are used for look-ups and pulls", storedLogins},
+		{"the logins of docker and podman are used for look-ups and pulls, from a registry with a private authority", storedLogins},
 	}
 }
 
@@ -125,15 +125,25 @@ func mirrored(t *testing.T, w *world) {
 
 func storedLogins(t *testing.T, w *world) {
 	const user, password = "reader", "open-sesame"
-	registry := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password})
+	ca, err := imagekit.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secured, err := ca.Server(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password, TLS: secured})
 	ref := w.pack(t, registry, "suite/algo", "logged in")
+	certs := w.certsDir(t)
+	w.put(t, filepath.Join(certs, registry.Host(), "ca.crt"), string(ca.PEM), 0o644)
 	entry := func(key, password string) string {
 		return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 	}
 	place := w.place(t)
 	w.put(t, filepath.Join(place, "docker", "config.json"), entry(registry.Host(), "another password"), 0o600)
 	podman := w.put(t, filepath.Join(place, "podman", "auth.json"), entry(registry.Host()+"/suite", password), 0o600)
-	n := w.start(t, nodeOptions{Env: []string{"DOCKER_CONFIG=" + filepath.Join(place, "docker"), "REGISTRY_AUTH_FILE=" + podman}})
+	n := w.start(t, nodeOptions{Extra: map[string]any{"registries": map[string]any{"certs_dirs": certs}}, Env: []string{"DOCKER_CONFIG=" + filepath.Join(place, "docker"), "REGISTRY_AUTH_FILE=" + podman}})
 	if got := n.mark(t, ref.Tag); got != "logged in" {
 		t.Errorf("the image with the mark %q ran", got)
 	}

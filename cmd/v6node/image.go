@@ -377,11 +377,14 @@ func printCached(c *cli.Context, list []cachedImage) error {
 	}
 	t := newTable(c.App.Writer, "SIF DIGEST", "KIND", "NAME", "OCI DIGEST", "SIZE", "LAST USED")
 	for _, i := range list {
-		last := ""
-		if len(i.Names) > 0 {
-			last = i.Names[len(i.Names)-1]
+		name := ""
+		switch {
+		case i.Kind == kindImported:
+			name = strings.Join(i.Names, ", ")
+		case len(i.Names) > 0: // each converted file had one name at a time
+			name = i.Names[len(i.Names)-1]
 		}
-		t.row(shortDigest(i.SIF), i.Kind, last, shortDigest(i.Digest), humanSize(i.Size), ago(i.UsedAt))
+		t.row(shortDigest(i.SIF), i.Kind, name, shortDigest(i.Digest), humanSize(i.Size), ago(i.UsedAt))
 	}
 	return t.print()
 }

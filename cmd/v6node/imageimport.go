@@ -26,6 +26,9 @@ import (
 	"github.com/v6node/v6node/sif/reference"
 )
 
+// kindImported is what ls calls imported images.
+const kindImported = "imported"
+
 // importSize is what an archive may unpack to if the command line does not say.
 const importSize = "64GiB"
 
@@ -221,9 +224,18 @@ func stage(p *progressLine, doing string) func(done, total int64) {
 }
 
 func importArchive(c *cli.Context, to *imported.Adding, f *os.File, most int64, p *progressLine) (_ []importedImage, err error) {
+	do := "if you trust it, allow more with --max-size"
 	if room, err := freeBytes(to.TempDir()); err == nil && room < most {
-		most = room // what could never be kept is not unpacked
+		most, do = room, "make room on the disk of the node's state directory" // what could never be kept is not unpacked
 	}
+	defer func() {
+		switch {
+		case errors.Is(err, archive.ErrLimit):
+			err = fmt.Errorf("%w: %s", err, do)
+		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+			err = fmt.Errorf("%w: make room on the disk of the node's state directory", err)
+		}
+	}()
 	a, err := archive.Open(c.Context, f, archive.Options{
 		TempDir: to.TempDir(), MaxBytes: most, OS: "linux", Architecture: runtime.GOARCH, Progress: stage(p, "reading"),
 	})
@@ -364,11 +376,11 @@ func listImported(store *imported.Store) ([]cachedImage, error) {
 	}
 	out := []cachedImage{}
 	for _, r := range records {
-		out = append(out, cachedImage{Kind: "imported", Names: r.Names, Digest: r.Digest, ImageID: r.Config.Digest, Arch: r.Arch, Size: r.Size, UsedAt: r.ImportedAt})
+		out = append(out, cachedImage{Kind: kindImported, Names: r.Names, Digest: r.Digest, ImageID: r.Config.Digest, Arch: r.Arch, Size: r.Size, UsedAt: r.ImportedAt})
 	}
 	files, err := store.ListSIF()
 	for _, f := range files {
-		out = append(out, cachedImage{Kind: "imported", Names: []string{f.Name}, Size: f.Size, UsedAt: f.ImportedAt.UTC().Truncate(time.Second)})
+		out = append(out, cachedImage{Kind: kindImported, Names: []string{f.Name}, Size: f.Size, UsedAt: f.ImportedAt.UTC().Truncate(time.Second)})
 	}
 	return out, err
 }

@@ -141,6 +141,27 @@ func TestAMirrorWithAPrivateAuthorityAnswersForItsRegistry(t *testing.T) {
 	}
 }
 
+// Certificates alone, as Docker has them, are enough for a registry without mirrors.
+func TestARegistryWithAPrivateAuthorityIsBelieved(t *testing.T) {
+	ca := authority(t)
+	o := secured(t, ca, false)
+	o.Username, o.Password = "alice", "pw"
+	origin := serve(t, o)
+	ref := pushTo(t, origin, "org/algo", "v1", testImage(t, "amd64", ""))
+	d := newCerts(t)
+	r := newResolver(t, Options{Access: d.access(login(origin.Host(), "alice", "pw"))})
+	if _, err := r.Resolve(t.Context(), ref.Tag); !errors.Is(err, ErrUnreachable) && !errors.Is(err, ErrInvalid) {
+		t.Errorf("without the authority: %v", err)
+	}
+	d.write(strings.Replace(origin.Host(), ":", "_", 1)+"_", "ca.crt", string(ca.PEM))
+	if got := resolve(t, r, ref.Tag); got.Digest != ref.Digest {
+		t.Errorf("%+v", got)
+	}
+	if asked, err := r.TryLogin(t.Context(), login(origin.Host(), "alice", "pw")); err != nil || !asked {
+		t.Errorf("%t, %v", asked, err)
+	}
+}
+
 // mirrored writes a hosts.toml with plain mirrors of a registry.
 func (c certs) mirrored(registry string, mirrors ...string) {
 	text := ""
