@@ -141,7 +141,7 @@ func (r *registries) lookUp(ctx context.Context, ref imageref.Reference) (string
 // ask asks the places of a registry. A login that was refused may have been replaced since it was remembered, so the
 // second question begins afresh.
 func ask[T any](ctx context.Context, r *registries, domain, ref string, fits func(*place) bool, one func(*place, *remote.Puller) (T, error)) (T, error) {
-	for {
+	for first := true; ; first = false {
 		s, fresh, err := r.at(domain)
 		if err != nil {
 			var none T
@@ -152,7 +152,7 @@ func ask[T any](ctx context.Context, r *registries, domain, ref string, fits fun
 			return got, nil
 		}
 		r.forget(domain)
-		if fresh || !errors.Is(err, ErrDenied) || ctx.Err() != nil {
+		if fresh || !first || !errors.Is(err, ErrDenied) || ctx.Err() != nil {
 			return got, classify(ref, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -50,7 +51,7 @@ func (d Directories) Find(registry string) (string, error) {
 			switch {
 			case err == nil && info.IsDir():
 				return path, nil
-			case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission): // not for this user
+			case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrPermission): // not for this user
 			default:
 				return "", fmt.Errorf("look for the mirrors and certificates of %s: %w", registry, err)
 			}

@@ -72,6 +72,10 @@ func TestTheFirstDirectoryOfTheClosestNameCounts(t *testing.T) {
 			t.Errorf("%s: %+v, %v", registry, all, err)
 		}
 	}
+	write(t, b, "file", "hosts.toml", "")
+	if all, err := (Directories{filepath.Join(b, "file", "hosts.toml"), a}).Load("x.example.org"); err != nil || all[0].Host != "a.example.org" {
+		t.Errorf("a file in the place of a directory: %+v, %v", all, err)
+	}
 	write(t, a, "r.example.org_5000_", "hosts.toml", mirror("underscore"))
 	if all, err := (Directories{a, b}).Load("r.example.org:5000"); err != nil || all[0].Host != "underscore.example.org" || all[1].Host != "" {
 		t.Errorf("%+v, %v", all, err)
