@@ -17,19 +17,11 @@ import (
 )
 
 func importScenarios() []scenario {
-	all := []scenario{
+	return oneByOne([]scenario{
 		{"an imported archive of docker save runs without a registry, until it is removed", dockerImport},
 		{"an imported OCI archive runs by the digest that its registry had", ociImport},
 		{"an imported SIF file runs", sifImport},
-	}
-	for i, s := range all {
-		all[i].run = func(t *testing.T, w *world) {
-			removal.Lock()
-			defer removal.Unlock()
-			s.run(t, w)
-		}
-	}
-	return all
+	})
 }
 
 // archive writes an archive of the test algorithm's images.

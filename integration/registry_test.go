@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -24,6 +25,19 @@ func registryScenarios() []scenario {
 		{"images, signatures and SIF files come from a mirror with a private authority and a credential helper", mirrored},
 		{"the logins of docker and podman are used for look-ups and pulls, from a registry with a private authority", storedLogins},
 	}
+}
+
+// private makes a certificate authority, and what a server needs that it vouches for.
+func private(t *testing.T) (authority []byte, secured *tls.Config) {
+	t.Helper()
+	ca, err := imagekit.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if secured, err = ca.Server(false); err != nil {
+		t.Fatal(err)
+	}
+	return ca.PEM, secured
 }
 
 // put writes a file that the world's nodes can read, whoever runs them.
@@ -55,14 +69,7 @@ func (w *world) certsDir(t *testing.T) string {
 // the same, and what the mirror does not have does not.
 func mirrored(t *testing.T, w *world) {
 	const user, password = "reader", "open-sesame"
-	ca, err := imagekit.NewAuthority()
-	if err != nil {
-		t.Fatal(err)
-	}
-	secured, err := ca.Server(false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority, secured := private(t)
 	mirror := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password, Token: true, TLS: secured})
 	ref := w.pack(t, mirror, "suite/algo", "mirrored")
 	unsigned := w.pack(t, mirror, "suite/unsigned", "unsigned")
@@ -86,7 +93,7 @@ func mirrored(t *testing.T, w *world) {
 
 	place, certs := w.place(t), w.certsDir(t)
 	registry := fmt.Sprintf("r%d.invalid", w.number())
-	w.put(t, filepath.Join(certs, registry, "ca.pem"), string(ca.PEM), 0o644)
+	w.put(t, filepath.Join(certs, registry, "ca.pem"), string(authority), 0o644)
 	w.put(t, filepath.Join(certs, registry, "hosts.toml"), fmt.Sprintf("server = \"https://%s\"\n\n[host.\"https://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = \"ca.pem\"\n", registry, mirror.Host()), 0o644)
 	helper := w.put(t, filepath.Join(place, "bin", "docker-credential-suite"), fmt.Sprintf("#!/bin/sh\nread server\necho \"$1 $server\" >> %q\n[ \"$server\" = %s ] || { echo 'credentials not found in native keychain'; exit 1; }\necho '{\"Username\":%q,\"Secret\":%q}'\n",
 		filepath.Join(place, "bin", "asked"), mirror.Host(), user, password), 0o755)
@@ -125,18 +132,11 @@ func mirrored(t *testing.T, w *world) {
 
 func storedLogins(t *testing.T, w *world) {
 	const user, password = "reader", "open-sesame"
-	ca, err := imagekit.NewAuthority()
-	if err != nil {
-		t.Fatal(err)
-	}
-	secured, err := ca.Server(false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority, secured := private(t)
 	registry := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password, TLS: secured})
 	ref := w.pack(t, registry, "suite/algo", "logged in")
 	certs := w.certsDir(t)
-	w.put(t, filepath.Join(certs, registry.Host(), "ca.crt"), string(ca.PEM), 0o644)
+	w.put(t, filepath.Join(certs, registry.Host(), "ca.crt"), string(authority), 0o644)
 	entry := func(key, password string) string {
 		return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 	}

@@ -36,13 +36,18 @@ import (
 var removal sync.Mutex
 
 func sifScenarios() []scenario {
-	all := []scenario{
+	return oneByOne([]scenario{
 		{"a SIF file runs, and is converted once", sifRuns},
 		{"a SIF file in a registry with a login runs, and is downloaded once", orasRuns},
 		{"a SIF file's environment is sourced", sifEnvironment},
 		{"a SIF file that is not there, or not inside, does not run", sifNames},
 		{"only SIF files that are signed and allowed run", sifSignatures},
-	}
+	})
+}
+
+// oneByOne are scenarios that remove what the runtime has of converted and imported
+// images, or would miss it.
+func oneByOne(all []scenario) []scenario {
 	for i, s := range all {
 		all[i].run = func(t *testing.T, w *world) {
 			removal.Lock()
