@@ -77,7 +77,7 @@ integration-test: all runtimes failpoints
 
 # The part of it that decides which runtimes are supported.
 test-runtimes: all runtimes
-	$(GO) test -tags integration -timeout 50m -count=1 -v -run '^Test(ConformanceOf|On|SIFOn|ImportsOn)' ./integration
+	$(GO) test -tags integration -timeout 50m -count=1 -v -run '^Test(ConformanceOf|On|SIFOn)' ./integration
 
 # In a virtual machine with systemd, the unified cgroup hierarchy and a user's
 # session (docs/testing.md); needs root, qemu and mmdebstrap.

@@ -137,6 +137,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
   disable_hugetlb_controller = true
   tolerate_missing_hugetlb_controller = true
   netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = %q
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = %q
     conf_dir = %q
@@ -146,5 +148,5 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
       Root = %q
 `,
 		filepath.Join(s.dir, "root"), filepath.Join(s.dir, "state"), s.socket(), s.socket()+".ttrpc",
-		s.pause, !adjustsOOMScore(t), s.binDir, s.confDir, filepath.Join(s.dir, "runc"))
+		s.pause, !adjustsOOMScore(t), s.certsDir(), s.binDir, s.confDir, filepath.Join(s.dir, "runc"))
 }

@@ -46,7 +46,3 @@ func TestConformanceOfDebianContainerd(t *testing.T) { conform(t, newWorld(t, de
 func TestConformanceOfCRIO(t *testing.T) { conform(t, newWorld(t, crioKind)) }
 
 func TestSIFOnCRIO(t *testing.T) { onRuntime(t, crioKind, sifScenarios()) }
-
-func TestImportsOnCRIO(t *testing.T) { onRuntime(t, crioKind, importScenarios()) }
-
-func TestImportsOnDebianContainerd(t *testing.T) { onRuntime(t, debianKind, importScenarios()) }

@@ -214,6 +214,7 @@ func (c *Config) document(show showing) *value {
 		"docker_registries", listOf(c.Registries, func(r Registry) *value {
 			return object("registry", words(r.Registry), "username", quoted(r.Username), "password", show.secret(r.Password.Reveal()))
 		}),
+		"registries", object("auth_files", listOf(c.RegistryAccess.AuthFiles, words), "host_logins", yes(c.RegistryAccess.HostFiles), "certs_dirs", listOf(c.RegistryAccess.CertsDirs, words)),
 		"proxy_port", number(int64(c.Proxy.Port)), "stop_grace", lasting(c.StopGrace),
 		"share_config", yes(c.ShareConfig), "share_algorithm_logs", yes(c.ShareAlgorithmLogs),
 		"sif", object("directories", listOf(c.SIF.Directories, words), "require_signature", yes(c.SIF.RequireSignature), "keys", listOf(c.SIF.Keys, words),
