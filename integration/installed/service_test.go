@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,8 +23,9 @@ import (
 )
 
 const (
-	unit     = "v6node@alpha"
-	stateDir = "/var/lib/v6node/alpha"
+	unit       = "v6node@alpha"
+	stateDir   = "/var/lib/v6node/alpha"
+	configFile = "/etc/v6node/alpha.yaml"
 )
 
 // site is a server with one task-giver, and the service's node.
@@ -62,7 +64,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile("/etc/v6node/alpha.yaml", text, 0o600); err != nil {
+	if err := os.WriteFile(configFile, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s.image, err = l.Push("suite/testalgo", algorithm(t, "testalgo")); err != nil {
@@ -205,6 +207,35 @@ func TestAnInstalledNodeIsAService(t *testing.T) {
 		if err := json.Unmarshal([]byte(command(t, "v6node", "ps", "-a", "--state-dir", stateDir, "-o", "json")), &runs); err != nil || len(runs) != 1 {
 			t.Errorf("%d runs, %v", len(runs), err)
 		}
+	})
+	t.Run("a reload applies what is new in the configuration, and refuses what is wrong", func(t *testing.T) {
+		before := mainPID(t)
+		config, err := os.ReadFile(configFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := func(to []byte) {
+			if err := os.WriteFile(configFile, to, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Cleanup(func() {
+			change(config)
+			command(t, "systemctl", "reload", unit)
+		})
+		change([]byte(string(config) + "\nlimits: {timeout: never}\n"))
+		if err := exec.Command("systemctl", "reload", unit).Run(); err == nil {
+			t.Error("a wrong configuration was taken")
+		}
+		change([]byte(string(config) + "\nlimits: {timeout: 7m}\n"))
+		command(t, "systemctl", "reload", unit)
+		if log := journal(t); !strings.Contains(log, "the configuration was read again") {
+			t.Errorf("the node says nothing of it:\n%s", log)
+		}
+		if mainPID(t) != before {
+			t.Error("the node was restarted")
+		}
+		s.result(t, s.post(t, "noop"))
 	})
 	t.Run("an upgrade keeps a running algorithm", func(t *testing.T) {
 		before := mainPID(t)
