@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/newfile"
 )
 
 // ErrStateInUse: another node runs with the same state directory.
@@ -90,9 +92,5 @@ func keep(path, content string) (err error) {
 	if err := os.Rename(path+".new", path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return newfile.SyncDir(filepath.Dir(path))
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/v6node/v6node/internal/newfile"
 )
 
 // replaceFile puts content at path, atomically and durably.
@@ -32,15 +34,7 @@ func replaceFile(path string, content io.Reader, mode fs.FileMode) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return newfile.SyncDir(filepath.Dir(path))
 }
 
 // makeDirs makes a directory and those that lead to it, whatever the umask

@@ -1,4 +1,4 @@
-// Package newfile writes a file with secrets whole or not at all.
+// Package newfile writes files so that they last: whole or not at all.
 package newfile
 
 import (
@@ -37,6 +37,11 @@ func Write(path string, data []byte, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
+	return SyncDir(dir)
+}
+
+// SyncDir makes what was renamed, linked or removed in a directory last.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/newfile"
 )
 
 const (
@@ -362,11 +364,7 @@ func (l *Log) begin() error {
 	if info, err := f.Stat(); err != nil || info.Size() > 0 {
 		return errors.Join(fmt.Errorf("the file %s is in the way", f.Name()), err, f.Close())
 	}
-	d, err := os.Open(l.dir)
-	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
-	}
-	if err != nil {
+	if err := newfile.SyncDir(l.dir); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	l.file, l.size = f, 0

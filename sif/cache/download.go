@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+
+	"github.com/v6node/v6node/internal/newfile"
 )
 
 // Download gives a file out of a registry, opened for reading, and fetches it first when
@@ -59,7 +61,7 @@ func (c *Cache) download(ctx context.Context, e *entry, fetch func(*os.File) err
 	if err := os.Rename(e.path(partName), e.path(downloadName)); err != nil {
 		return nil, err
 	}
-	if err := syncDir(e.dir); err != nil {
+	if err := newfile.SyncDir(e.dir); err != nil {
 		return nil, err
 	}
 	return os.Open(e.path(downloadName))

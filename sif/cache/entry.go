@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/newfile"
 )
 
 // poll is how often a lock that another process holds is tried.
@@ -132,15 +134,6 @@ func size(dir string) (int64, error) {
 	return n, nil
 }
 
-// syncDir makes a rename in a directory last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // writeFile writes a small file under a temporary name, and gives it its own when it is
 // on disk.
 func writeFile(path string, b []byte) error {
@@ -156,5 +149,5 @@ func writeFile(path string, b []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncDir(filepath.Dir(path))
+	return newfile.SyncDir(filepath.Dir(path))
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/v6node/v6node/internal/newfile"
 	"github.com/v6node/v6node/node/image/archive"
 	"github.com/v6node/v6node/node/image/imageref"
 )
@@ -180,20 +181,12 @@ func (f *temp) keep(path string, err error) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err == nil {
-		return syncDir(filepath.Dir(path))
+		return newfile.SyncDir(filepath.Dir(path))
 	}
 	if gone := os.Remove(f.Name()); !errors.Is(gone, fs.ErrNotExist) {
 		err = errors.Join(err, gone)
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // copyAll copies a file with progress, until ctx ends.
