@@ -57,7 +57,7 @@ func newUser(t *testing.T) *normalUser {
 	return u
 }
 
-// withoutSubordinates takes the user's subordinate ids away.
+// withoutSubordinates takes the user's subordinate ids away for the time of the test.
 func (u *normalUser) withoutSubordinates(t *testing.T) {
 	t.Helper()
 	for flag, file := range map[string]string{"--del-subuids": "/etc/subuid", "--del-subgids": "/etc/subgid"} {
@@ -75,7 +75,9 @@ func (u *normalUser) withoutSubordinates(t *testing.T) {
 			if err := errors.Join(err1, err2); err != nil {
 				t.Fatal(err)
 			}
-			u.command(t, "usermod", flag, fmt.Sprintf("%d-%d", first, first+count-1), u.name)
+			ids := fmt.Sprintf("%d-%d", first, first+count-1)
+			u.command(t, "usermod", flag, ids, u.name)
+			t.Cleanup(func() { u.command(t, "usermod", strings.Replace(flag, "del", "add", 1), ids, u.name) })
 		}
 	}
 }

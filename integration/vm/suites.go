@@ -45,7 +45,7 @@ var suites = []suite{
 		// The user in the machine has an ID of 1000, subordinate IDs, and a
 		// systemd of its own with delegated control groups.
 		Name: "limits, without root", Package: "./integration",
-		Tests: []string{"TestLimitsHoldWithoutRoot"},
+		Tests: []string{"TestLimitsHoldWithoutRoot", "TestLimitsHoldWithOneUserID"},
 		Env:   map[string]string{"V6NODE_TEST_CGROUPS": "cgroupfs v2", "V6NODE_TEST_USER": "hpc"},
 	},
 	{
