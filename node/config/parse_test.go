@@ -72,7 +72,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		}}},
 		Whitelist: Whitelist{Rules: egress.Rules{
 			Domains: []string{"google.com", ".github.com", "host.docker.internal"}, IPs: []string{"172.17.0.1", "8.8.8.8", "10.1.0.0/16"}, Ports: []int{443, 80},
-			Pairs: []string{"pypi.org:443"},
+			Pairs: []string{"data.example.net:443"},
 		}},
 		Encryption: Encryption{Enabled: true, PrivateKey: "/etc/v6node/keys/private_key.pem"},
 		Policies: policy.Config{
