@@ -66,19 +66,25 @@ func settleLog(ctx context.Context, path string) {
 	runtime.SettleLog(ctx, path)
 }
 
-// shipped is up to where a run's log was sent while it grew, so that a node that
-// takes the run over goes on there. A note that cannot be read is none: then
-// lines are sent again.
-func shipped(ws *workspace.Run) runtime.LogPos {
-	var at runtime.LogPos
+// shipment is up to where, and how many bytes, a run's log was sent while it grew, so that
+// a node that takes the run over goes on there.
+type shipment struct {
+	runtime.LogPos
+	Sent int64 `json:"sent,omitzero"`
+}
+
+// shipped reads the note of it. A note that cannot be read is none: then lines are
+// sent again.
+func shipped(ws *workspace.Run) shipment {
+	var at shipment
 	b, err := os.ReadFile(ws.ShippedFile())
 	if err != nil || json.Unmarshal(b, &at) != nil {
-		return runtime.LogPos{}
+		return shipment{}
 	}
 	return at
 }
 
-func noteShipped(ws *workspace.Run, at runtime.LogPos) error {
+func noteShipped(ws *workspace.Run, at shipment) error {
 	b, err := json.Marshal(at)
 	if err != nil {
 		return err

@@ -2,15 +2,11 @@ package node
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
-	"github.com/v6node/v6node/node/server"
-	"github.com/v6node/v6node/node/workspace"
 	"github.com/v6node/v6node/runtime"
 )
 
@@ -115,90 +111,4 @@ func gapText(bytes int64) string {
 // clean makes text of whatever an algorithm printed.
 func clean(b []byte) string {
 	return string(bytes.ReplaceAll(bytes.ToValidUTF8(b, []byte("\uFFFD")), []byte{0}, []byte("\uFFFD")))
-}
-
-// Log lines are shipped while the algorithm runs, joined so that a flood costs
-// few messages, and bounded: what is over the rate only appears in the final log.
-const (
-	shipEvery = 500 * time.Millisecond
-	shipChunk = 64 << 10
-)
-
-// shipLog sends an algorithm's log as it grows, until ctx ends, then the rest.
-// A run that is taken over goes on where it was.
-func (n *Node) shipLog(ctx context.Context, a *activeRun, ws *workspace.Run) error {
-	s := &shipper{node: n, run: a, files: ws}
-	type sent struct {
-		text []byte
-		next runtime.LogPos
-		gap  bool
-	}
-	lines := make(chan sent)
-	follow := make(chan error, 1)
-	go func() {
-		defer close(lines)
-		follow <- n.follower.Follow(ctx, ws.LogFile(), shipped(ws), func(l runtime.LogLine, next runtime.LogPos) error {
-			text := bytes.Clone(l.Text)
-			if !l.Partial {
-				text = append(text, '\n')
-			}
-			lines <- sent{text, next, l.Gap}
-			return nil
-		})
-	}()
-	tick := time.NewTicker(shipEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				s.flush()
-				return <-follow
-			}
-			s.at = line.next
-			if line.gap {
-				s.skipped++
-				continue
-			}
-			s.add(line.text)
-		case <-tick.C:
-			s.flush()
-		}
-	}
-}
-
-// shipper joins lines into chunks. Not for concurrent use.
-type shipper struct {
-	node    *Node
-	run     *activeRun
-	files   *workspace.Run
-	at      runtime.LogPos // up to where lines were added
-	warned  bool
-	chunk   []byte
-	skipped int
-}
-
-func (s *shipper) add(line []byte) {
-	if len(s.chunk)+len(line) > shipChunk {
-		s.skipped++
-		return
-	}
-	s.chunk = append(s.chunk, line...)
-}
-
-func (s *shipper) flush() {
-	if len(s.chunk) == 0 && s.skipped == 0 {
-		return
-	}
-	if s.skipped > 0 {
-		s.chunk = fmt.Appendf(s.chunk, "[v6node: %d lines or more came too fast to be shown here; the final log has them, or the count of what it leaves out]\n", s.skipped)
-	}
-	s.node.api.EmitLog(server.LogChunk{
-		RunID: s.run.id, TaskID: s.run.taskID, Log: clean(s.chunk),
-	})
-	s.chunk, s.skipped = s.chunk[:0], 0
-	if err := noteShipped(s.files, s.at); err != nil && !s.warned {
-		s.warned = true
-		s.node.log.Warn("it cannot be noted how far a run's log was sent: a restart of the node sends it again", "run", s.run.id, "error", err)
-	}
 }

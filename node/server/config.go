@@ -46,6 +46,7 @@ type Timing struct {
 	Call         time.Duration // limit of one small request, all in all; 60 s
 	Stall        time.Duration // limit on no progress in any request; 90 s
 	Store        time.Duration // the same once the server has all of a blob, which it may have yet to store; 10 min
+	Echo         time.Duration // wait for the echo of a run's log before its outcome is sent; 2 s
 }
 
 func (t Timing) withDefaults() Timing {
@@ -64,6 +65,7 @@ func (t Timing) withDefaults() Timing {
 	set(&t.Call, 60*time.Second)
 	set(&t.Stall, 90*time.Second)
 	set(&t.Store, 10*time.Minute)
+	set(&t.Echo, 2*time.Second)
 	return t
 }
 

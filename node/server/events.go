@@ -47,6 +47,18 @@ func decodeEvent(e socketio.Event, self *Identity) (*Event, error) {
 	return nil, nil
 }
 
+// loggedRun is the run of which the server passes a piece of the log on, 0 when it does not say so.
+// What is in the piece is nothing to the node.
+func loggedRun(e socketio.Event) int64 {
+	var w struct {
+		Run wireID `json:"run_id"`
+	}
+	if len(e.Args) == 0 || json.Unmarshal(e.Args[0], &w) != nil {
+		return 0
+	}
+	return int64(w.Run)
+}
+
 func decodeTask(arg json.RawMessage) (*Event, error) {
 	var w struct {
 		ID     wireID `json:"id"`

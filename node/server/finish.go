@@ -21,7 +21,7 @@ func (v *V4) Finish(ctx context.Context, runID int64, f Final) error {
 // FinishFrom implements API. The server overwrites what a request does not mention, so that
 // everything has to be in this one. Only an answer in the API's form means that it has it: a
 // gateway's page with status 200 does not. The log is all of it, so that pieces that still wait
-// are not sent after it. The body has a length: servers behind WSGI may take a
+// are not sent after it, and those that are on their way are waited for. The body has a length: servers behind WSGI may take a
 // body of unknown length for an empty one.
 func (v *V4) FinishFrom(ctx context.Context, runID int64, f Final, size int64, source func() (io.ReadCloser, error)) error {
 	at := f.FinishedAt
@@ -39,6 +39,7 @@ func (v *V4) FinishFrom(ctx context.Context, runID int64, f Final, size int64, s
 	head = append(bytes.TrimSuffix(head, []byte("}")), `,"result":"`...)
 	const tail = `"}`
 	v.out.forgetLogs(runID) // f.Log is the whole
+	v.out.landed(ctx, runID, v.timing.Echo)
 	b := &body{
 		size: int64(len(head)) + size + int64(len(tail)),
 		open: func() (io.ReadCloser, error) {

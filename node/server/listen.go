@@ -132,6 +132,7 @@ func (l *listener) session(ctx context.Context, refused string) (access string, 
 		return t.access, greeted, err
 	}
 	greeted = time.Now()
+	v.out.connected()
 	v.log.Info("event socket connected", "server", v.socket.Host)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -177,6 +178,12 @@ func (l *listener) receive(ctx context.Context, conn *socketio.Conn, self *Ident
 		}
 		if e.Name == "expired_token" || e.Name == "invalid_token" {
 			return fmt.Errorf("%w: %s", errTokenRefused, e.Name)
+		}
+		if e.Name == "algorithm_log" {
+			if run := loggedRun(e); run != 0 {
+				l.v.out.echoed(run)
+			}
+			continue
 		}
 		event, err := decodeEvent(e, self)
 		switch {

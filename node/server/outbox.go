@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"sync"
+	"time"
 	"unicode/utf8"
 )
 
@@ -51,10 +53,18 @@ type outbox struct {
 	logs     []item
 	logBytes int
 	out      int64 // the run whose log is being sent, 0 for none
-	dropped  int   // logs and statuses, since the last report
+	way      map[int64]*way
+	mute     bool // the server did not echo what a run waited for
+	dropped  int  // logs and statuses, since the last report
 }
 
-func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+// way is what was sent of a run's log and not echoed yet.
+type way struct {
+	pieces int
+	empty  chan struct{} // closed when nothing is left
+}
+
+func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1), way: make(map[int64]*way)} }
 
 func (o *outbox) putStatus(s StatusChange) {
 	o.mu.Lock()
@@ -138,8 +148,73 @@ func (o *outbox) take() (item, bool) {
 	default:
 		i := o.popLog()
 		o.out = i.log.RunID
+		w := o.way[o.out]
+		if w == nil {
+			w = &way{empty: make(chan struct{})}
+			o.way[o.out] = w
+		}
+		w.pieces++
 		return i, true
 	}
+}
+
+// echoed notes that the server has taken a piece of a run's log: it adds a piece to the log before
+// it tells the collaboration of it.
+func (o *outbox) echoed(runID int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.mute = false
+	o.arrivedLocked(runID)
+}
+
+func (o *outbox) arrivedLocked(runID int64) {
+	w := o.way[runID]
+	if w == nil {
+		return // another node's, or forgotten
+	}
+	if w.pieces--; w.pieces == 0 {
+		close(w.empty)
+		delete(o.way, runID)
+	}
+}
+
+// landed waits until the server has all pieces of a run's log that were sent, for so long at most.
+// A server that has let one run wait in vain lets no other wait before it has echoed something.
+func (o *outbox) landed(ctx context.Context, runID int64, most time.Duration) {
+	o.mu.Lock()
+	w, mute := o.way[runID], o.mute
+	o.mu.Unlock()
+	if w == nil {
+		return
+	}
+	defer func() {
+		o.mu.Lock()
+		delete(o.way, runID)
+		o.mu.Unlock()
+	}()
+	if mute {
+		return
+	}
+	patience := time.NewTimer(most)
+	defer patience.Stop()
+	select {
+	case <-w.empty:
+	case <-ctx.Done():
+	case <-patience.C:
+		o.mu.Lock()
+		o.mute = true
+		o.mu.Unlock()
+	}
+}
+
+// connected forgets what an earlier connection left on its way: it has arrived or never will.
+func (o *outbox) connected() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, w := range o.way {
+		close(w.empty)
+	}
+	clear(o.way)
 }
 
 // forgetLogs drops a run's logs that wait. The server adds what comes to the run's log, also
@@ -163,6 +238,9 @@ func (o *outbox) forgetLogs(runID int64) {
 // than all others.
 func (o *outbox) back(i item) {
 	o.mu.Lock()
+	if i.log != nil {
+		o.arrivedLocked(i.log.RunID) // it is not on its way
+	}
 	switch {
 	case i.status != nil:
 		o.statuses = append([]item{i}, o.statuses...)

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/v6node/v6node/internal/socketio"
@@ -157,4 +161,61 @@ func TestLogsOfARunWhoseWholeLogIsSentAreForgotten(t *testing.T) {
 	if o.logBytes != 0 {
 		t.Errorf("%d bytes are counted", o.logBytes)
 	}
+}
+
+func TestTheOutcomeWaitsForTheEchoOfTheLogThatIsOnItsWay(t *testing.T) {
+	f := newFake(t).start()
+	f.on("PATCH /run/5", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"id":5}`) })
+	v := f.connected(func(c *Config) { c.Timing.Echo = time.Hour })
+	h := listen(t, v)
+	h.next(Synced)
+	s := f.nextSocket()
+	for range 2 {
+		v.EmitLog(LogChunk{RunID: 5, TaskID: 3, Log: "line\n"})
+		s.receive(t)
+	}
+	done := make(chan error, 1)
+	go func() { done <- v.Finish(within(t), 5, Final{Status: StatusCompleted}) }()
+	f.emit(s, "algorithm_log", map[string]any{"run_id": 5, "task_id": 3, "log": "line\n"})
+	f.emit(s, "algorithm_log", map[string]any{"run_id": 6, "task_id": 3, "log": "of another node\n"})
+	f.emit(s, "new_task", map[string]any{"id": 9})
+	h.next(NewTask) // so that what came before it was heard
+	if n := len(f.asked("PATCH /run/5")); n != 0 {
+		t.Errorf("the outcome was sent while a piece of the log was on its way")
+	}
+	f.emit(s, "algorithm_log", map[string]any{"run_id": 5, "task_id": 3, "log": "line\n"})
+	if err := <-done; err != nil || len(f.asked("PATCH /run/5")) != 1 {
+		t.Errorf("%v, %d outcomes", err, len(f.asked("PATCH /run/5")))
+	}
+	if len(v.out.way) != 0 {
+		t.Errorf("%d runs are remembered", len(v.out.way))
+	}
+}
+
+func TestAServerThatDoesNotEchoIsWaitedForOnce(t *testing.T) {
+	o := newOutbox()
+	sent := func(run int64) {
+		o.putLog(LogChunk{RunID: run, Log: "line\n"})
+		if _, ok := o.take(); !ok {
+			t.Fatal("there is nothing to send")
+		}
+	}
+	sent(1)
+	o.landed(t.Context(), 1, time.Millisecond)
+	sent(2)
+	o.landed(t.Context(), 2, time.Hour)
+	if !o.mute || len(o.way) != 0 {
+		t.Errorf("mute %v, %d runs are remembered", o.mute, len(o.way))
+	}
+	o.echoed(7)
+	sent(3)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o.landed(ctx, 3, time.Hour)
+	if o.mute || len(o.way) != 0 {
+		t.Errorf("after an echo: mute %v, %d runs are remembered", o.mute, len(o.way))
+	}
+	sent(4)
+	o.connected()
+	o.landed(t.Context(), 4, time.Hour) // of an earlier connection: nothing to wait for
 }
