@@ -19,14 +19,17 @@ import (
 )
 
 // sshKey makes a key pair in a file, which has the mode, and returns its public
-// half.
-func sshKey(t *testing.T, file string, mode os.FileMode) ssh.PublicKey {
+// half. An empty passphrase is none.
+func sshKey(t *testing.T, file string, mode os.FileMode, passphrase string) ssh.PublicKey {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	block, err := ssh.MarshalPrivateKey(private, "")
+	if passphrase != "" {
+		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,6 +45,9 @@ func sshKey(t *testing.T, file string, mode os.FileMode) ssh.PublicKey {
 	}
 	return public
 }
+
+// tunnelPassphrase protects the key of the user at the sshd.
+const tunnelPassphrase = "sesame-of-the-tunnel"
 
 // sshServer is an sshd of the test's own.
 type sshServer struct {
@@ -63,14 +69,14 @@ func newSSHServer(t *testing.T, w *world) *sshServer {
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.print = ssh.FingerprintSHA256(sshKey(t, filepath.Join(s.dir, "host"), 0o600))
-	user := sshKey(t, filepath.Join(s.dir, "user"), 0o600)
+	s.print = ssh.FingerprintSHA256(sshKey(t, filepath.Join(s.dir, "host"), 0o600, ""))
+	user := sshKey(t, filepath.Join(s.dir, "user"), 0o600, tunnelPassphrase)
 	_, port, _ := net.SplitHostPort(s.address) // made above
 	config := []string{
 		"Port " + port, "ListenAddress 127.0.0.1", "HostKey " + filepath.Join(s.dir, "host"), "AuthorizedKeysFile " + filepath.Join(s.dir, "authorized"),
 		"PidFile none", "UsePAM no", "StrictModes no", "PasswordAuthentication no", "PermitRootLogin prohibit-password", "AllowTcpForwarding local", "LogLevel VERBOSE",
 	}
-	for name, content := range map[string][]byte{"config": []byte(strings.Join(config, "\n") + "\n"), "authorized": ssh.MarshalAuthorizedKey(user)} {
+	for name, content := range map[string][]byte{"config": []byte(strings.Join(config, "\n") + "\n"), "authorized": ssh.MarshalAuthorizedKey(user), "passphrase": []byte(tunnelPassphrase + "\n")} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -128,15 +134,17 @@ func (s *sshServer) tunnel(name, print, key, dest string) map[string]any {
 	_, destPort, _ := net.SplitHostPort(dest)
 	return map[string]any{
 		"hostname": name,
-		"ssh":      map[string]any{"host": "127.0.0.1", "port": port, "fingerprint": print, "identity": map[string]any{"username": "root", "key": filepath.Join(s.dir, key)}},
-		"tunnel":   map[string]any{"bind": map[string]any{"ip": "0.0.0.0", "port": 5432}, "dest": map[string]any{"ip": "127.0.0.1", "port": destPort}},
+		"ssh": map[string]any{"host": "127.0.0.1", "port": port, "fingerprint": print, "identity": map[string]any{
+			"username": "root", "key": filepath.Join(s.dir, key), "passphrase_file": filepath.Join(s.dir, "passphrase"),
+		}},
+		"tunnel": map[string]any{"bind": map[string]any{"ip": "0.0.0.0", "port": 5432}, "dest": map[string]any{"ip": "127.0.0.1", "port": destPort}},
 	}
 }
 
 func realSSHD(t *testing.T, w *world) {
 	s := newSSHServer(t, w)
 	port := says(t, "127.0.0.1:0", "warehouse")
-	wrong := ssh.FingerprintSHA256(sshKey(t, filepath.Join(s.dir, "other"), 0o644))
+	wrong := ssh.FingerprintSHA256(sshKey(t, filepath.Join(s.dir, "other"), 0o644, ""))
 	if w.user != nil {
 		if err := w.user.own(s.dir); err != nil {
 			t.Fatal(err)

@@ -49,7 +49,11 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 		return err
 	}
 	failpoint.Reached(failpoint.SandboxRemoved)
-	if err := n.files.Open(rec.RunID).Remove(); err != nil {
+	ws := n.files.Open(rec.RunID)
+	if err := ws.KeepLog(); err != nil { // no reason to leave the run's data where they are
+		n.log.WarnContext(ctx, "the log of a run is lost on this machine", "run", rec.RunID, "error", err)
+	}
+	if err := ws.Remove(); err != nil {
 		return err
 	}
 	failpoint.Reached(failpoint.FilesRemoved)

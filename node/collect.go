@@ -25,11 +25,12 @@ const (
 	kindCache   = "cache"
 	kindRun     = "run" // what is left of one that is over
 	kindScratch = "scratch"
+	kindLog     = "log"
 	kindSpool   = "spool"
 	kindRecord  = "record"
 )
 
-var collectedKinds = []string{kindImage, kindCache, kindRun, kindScratch, kindSpool, kindRecord}
+var collectedKinds = []string{kindImage, kindCache, kindRun, kindScratch, kindLog, kindSpool, kindRecord}
 
 // smallCache is below what a cached thing is worth more than its room.
 const smallCache = 1 << 20
@@ -71,6 +72,10 @@ func (n *Node) collect(ctx context.Context, o admin.GCOptions, beat func()) (*ad
 	gone, idle := collect.Choose(c.now, c.list(ctx, n.idleScratch), collect.Rules{MaxAge: n.cfg.GC.ScratchAge, All: o.All})
 	c.apply(ctx, home.Device, gone)
 
+	// Not by hand: nobody can make them again, and they are bounded.
+	gone, logs := collect.Choose(c.now, c.list(ctx, n.keptLogs), collect.Rules{MaxAge: n.cfg.GC.LogAge, MaxSize: n.cfg.GC.LogSize})
+	c.apply(ctx, home.Device, gone)
+
 	uses, err := n.imageUses(c.now)
 	if err != nil { // then it is not known what is needed
 		c.problem(ctx, err)
@@ -90,11 +95,12 @@ func (n *Node) collect(ctx context.Context, o admin.GCOptions, beat func()) (*ad
 	gone, images := collect.Choose(c.now, n.pinned(n.imageThings(stored)), rules)
 	c.apply(ctx, store.Device, gone)
 
-	// What is fetched again most easily goes first. What a job has left goes
-	// last: nobody can make it again.
+	// What is fetched again most easily goes first. Logs and what a job has left go
+	// last: nobody can make them again.
 	cached = slices.DeleteFunc(cached, func(t collect.Thing) bool { return t.Size < smallCache })
 	c.relieve(ctx, n.stateDir, cached)
 	c.relieve(ctx, at, images)
+	c.relieve(ctx, n.stateDir, logs)
 	c.relieve(ctx, n.stateDir, idle)
 	for _, dir := range slices.Compact([]string{n.stateDir, at}) {
 		c.lacking(dir)

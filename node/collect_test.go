@@ -442,6 +442,33 @@ func TestRemainsOfRunsAndProxiesGo(t *testing.T) {
 	}
 }
 
+func TestLogsOfRunsGoByAgeAndSizeAndNotByHand(t *testing.T) {
+	n := collector(t, newStore(), foreign)
+	n.cfg.GC.LogAge, n.cfg.GC.LogSize = 48*time.Hour, 2500
+	for id, age := range map[int64]time.Duration{1: 72 * time.Hour, 2: 3 * time.Hour, 3: 2 * time.Hour, 4: time.Hour} {
+		w := n.files.Open(id)
+		if err := os.MkdirAll(w.LogDir(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-age)
+		if err := errors.Join(os.WriteFile(w.LogFile(), make([]byte, 1000), 0o600), os.Chtimes(w.LogFile(), at, at), w.KeepLog()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Dir(w.LogDir())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := n.mustCollect(t, admin.GCOptions{All: true})
+	got := strings.Split(names(r), ", ")
+	slices.Sort(got)
+	if want := []string{"log 1", "log 2"}; !slices.Equal(got, want) {
+		t.Errorf("collected %q, want %q", got, want)
+	}
+	if left, err := n.files.KeptLogs(); err != nil || len(left) != 2 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 func TestNothingIsCollectedBeforeItIsKnownWhatIsInWork(t *testing.T) {
 	v := &adminView{Node: collector(t, newStore(img("a")), foreign, ran(1, "a", 1))}
 	if _, err := v.GC(t.Context(), admin.GCOptions{All: true}); !errors.Is(err, admin.ErrState) {

@@ -72,6 +72,22 @@ func (n *Node) isOver(id int64) (time.Time, bool) {
 	return rec.FinishedAt, true
 }
 
+// keptLogs lists the logs of runs that are over.
+func (n *Node) keptLogs(context.Context) ([]collect.Thing, error) {
+	logs, err := n.files.KeptLogs()
+	if err != nil {
+		err = fmt.Errorf("list the logs of runs that are over: %w", err)
+	}
+	var out []collect.Thing
+	for _, l := range logs {
+		out = append(out, collect.Thing{
+			Kind: kindLog, Name: fmt.Sprint(l.RunID), Size: l.Size, UsedAt: l.Since,
+			Remove: func(context.Context) (bool, error) { return true, n.files.RemoveLog(l.RunID) },
+		})
+	}
+	return out, err
+}
+
 // idleScratch lists the scratch of jobs that have no run in work here.
 func (n *Node) idleScratch(context.Context) ([]collect.Thing, error) {
 	jobs, err := n.files.Jobs()

@@ -179,11 +179,13 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 		out.Limits.Asked = shownLimits(*rec.Limits, rec.Devices)
 	}
 	out.Limits.Enforce = s.cfg.Enforce
+	path, there := s.logFile(rec)
+	if there || !rec.State.Final() {
+		out.LogPath = path
+	}
 	if rec.State.Final() {
 		return out, nil
 	}
-	ws := s.files.Open(id)
-	out.LogPath = ws.LogFile()
 	d, err := s.engine.Inspect(ctx, id)
 	switch {
 	case errors.Is(err, engine.ErrVanished):
@@ -242,16 +244,27 @@ func effectiveLimits(r runtime.Resources) admin.Limits {
 	return out
 }
 
+// logFile is where a run's log is or will be, and whether it is there.
+func (s *adminView) logFile(rec *ledger.Record) (string, bool) {
+	ws := s.files.Open(rec.RunID)
+	for _, path := range []string{ws.LogFile(), ws.KeptLogFile()} {
+		if _, err := os.Stat(filepath.Dir(path)); err == nil {
+			return path, true
+		}
+	}
+	return ws.LogFile(), false
+}
+
 // Logs implements admin.Station.
 func (s *adminView) Logs(ctx context.Context, id int64, o admin.LogOptions, fn func(*admin.LogLine) error) error {
 	rec, err := s.record(id)
 	if err != nil {
 		return err
 	}
-	if rec.State == ledger.Done || rec.State == ledger.Delivered {
-		return admin.Problemf(admin.ErrNotFound, "the log of run %d is no longer here: it went to the server with the result", id)
+	path, there := s.logFile(rec)
+	if !there && rec.State.Final() {
+		return admin.Problemf(admin.ErrNotFound, "the log of run %d is not here any more, or it never had one: section gc.logs of the configuration says how long logs are kept", id)
 	}
-	path := s.files.Open(id).LogFile()
 	send := func(l runtime.LogLine) error {
 		if l.Time.Before(o.Since) {
 			return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/config"
 	"github.com/v6node/v6node/node/image/imported"
 )
 
@@ -145,7 +146,7 @@ func valueCandidates(cmd *cli.Command, flag, current string) []candidate {
 	case "log-level":
 		values = []string{"debug", "info", "warn", "error"}
 	case "log-format":
-		values = []string{"text", "json"}
+		values = config.LogFormats
 	case "filter":
 		if cmd.Name == "events" {
 			values = []string{"type=", "run=", "task="}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/integration/conformance"
+	"github.com/v6node/v6node/internal/journal"
 	"github.com/v6node/v6node/node/check"
 )
 
@@ -48,7 +49,11 @@ func main() {
 	defer signalled()
 	app := newApp()
 	if err := app.RunContext(ctx, flagsFirst(app.Commands, os.Args)); err != nil {
-		fmt.Fprintln(os.Stderr, "v6node:", err)
+		priority := ""
+		if journal.Connected(os.Stderr) {
+			priority = journal.Error
+		}
+		fmt.Fprintln(os.Stderr, priority+"v6node:", err)
 		os.Exit(exitCode(err))
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/v6node/v6node/internal/journal"
 	"github.com/v6node/v6node/internal/userns"
 	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/boot"
@@ -44,7 +45,7 @@ Examples:
 			&cli.BoolFlag{Name: "drain", Usage: "when asked to stop, begin nothing more and wait until all runs are over"},
 			&cli.BoolFlag{Name: "stop-runs", Usage: "when asked to stop, stop all runs and tell the server"},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn or error; overrides logging.level"},
-			&cli.StringFlag{Name: "log-format", Usage: "write the log as `FORMAT`: text or json"},
+			&cli.StringFlag{Name: "log-format", Usage: "write the log as `FORMAT`: auto, text, journal or json; overrides logging.format"},
 		}, limitFlags()...),
 		Action: runNode,
 	}
@@ -127,20 +128,22 @@ func override(cfg *config.Config, c *cli.Context) error {
 		cfg.Runtime.UserNS = mode
 	}
 	if c.IsSet("log-format") {
-		switch f := config.LogFormat(c.String("log-format")); f {
-		case config.LogText, config.LogJSON:
-			cfg.LogFormat = f
-		default:
-			return cli.Exit(fmt.Sprintf("v6node: --log-format %q is not a format: use text or json", f), exitUsage)
+		format := c.String("log-format")
+		if !slices.Contains(config.LogFormats, format) {
+			return cli.Exit(fmt.Sprintf("v6node: --log-format %q is not a format: use auto, text, journal or json", format), exitUsage)
 		}
+		cfg.LogFormat = config.LogFormat(format)
 	}
 	return overrideLimits(cfg, c)
 }
 
 func newLogger(cfg *config.Config) *slog.Logger {
 	o := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == config.LogJSON {
+	switch {
+	case cfg.LogFormat == config.LogJSON:
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	case cfg.LogFormat == config.LogJournal, cfg.LogFormat == config.LogAuto && journal.Connected(os.Stderr):
+		return slog.New(journal.NewHandler(os.Stderr, cfg.LogLevel))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, o))
 }

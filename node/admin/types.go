@@ -455,7 +455,7 @@ type GCReport struct {
 
 // GCItem is one thing that nothing needs.
 type GCItem struct {
-	Kind   string    `json:"kind"` // image, cache, run, scratch, spool, record
+	Kind   string    `json:"kind"` // image, cache, run, scratch, log, spool, record
 	Name   string    `json:"name"`
 	Size   int64     `json:"size"`
 	UsedAt time.Time `json:"used_at,omitzero"` // when it was used last

@@ -165,9 +165,14 @@ type LogFormat string
 
 // Log formats.
 const (
-	LogText LogFormat = "text"
-	LogJSON LogFormat = "json"
+	LogAuto    LogFormat = "auto" // LogJournal where standard error is systemd's journal, else LogText
+	LogText    LogFormat = "text"
+	LogJournal LogFormat = "journal" // without a time, with syslog's priorities
+	LogJSON    LogFormat = "json"
 )
+
+// LogFormats are all of them.
+var LogFormats = []string{string(LogAuto), string(LogText), string(LogJournal), string(LogJSON)}
 
 // Prometheus is the reporting of machine metrics to the server.
 type Prometheus struct {

@@ -197,12 +197,13 @@ func (d *decoder) tunnel(v *value, path string, c *Config) {
 	ssh, way := inner(top, "ssh"), inner(top, "tunnel")
 	identity, bind, dest := inner(ssh, "identity"), inner(way, "bind"), inner(way, "dest")
 
-	var name, server, print, user, key, far, ignored string
+	var name, server, print, user, key, passphrase, far, ignored string
 	top.text("hostname", &name)
 	ssh.text("host", &server)
 	ssh.text("fingerprint", &print)
 	identity.literal("username", &user)
 	identity.file("key", &key)
+	identity.file("passphrase_file", &passphrase)
 	dest.text("ip", &far)
 	bind.text("ip", &ignored) // of the reference node's container
 	sshPort, bindPort, destPort := int64(22), int64(0), int64(0)
@@ -245,7 +246,7 @@ func (d *decoder) tunnel(v *value, path string, c *Config) {
 		d.warn(v.line, ssh.child("host"), "%s: %s is Docker's name for this machine; 127.0.0.1 is taken for it", ssh.child("host"), dockerHost)
 		server = "127.0.0.1"
 	}
-	t := Tunnel{Config: tunnel.Config{User: user, KeyFile: key}}
+	t := Tunnel{Config: tunnel.Config{User: user, KeyFile: key, PassphraseFile: passphrase}}
 	read := func(s *section, key string, into *hostport.Pair, host string, port int64) {
 		p, err := hostport.Of(host, strconv.FormatInt(port, 10))
 		if err != nil {

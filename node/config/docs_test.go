@@ -18,7 +18,7 @@ func manual(t *testing.T) string {
 }
 
 // sections are keys that only hold others and need no line of their own in the manual.
-var sections = []string{"encryption", "policies", "policies.signatures", "runtime", "limits", "limit_rules[].limits", "resources", "resources.reserve", "resources.subtasks", "resources.queue", "logging", "prometheus", "metrics", "sif", "registries", "whitelist", "ssh-tunnels[].ssh", "ssh-tunnels[].ssh.identity", "ssh-tunnels[].tunnel", "ssh-tunnels[].tunnel.bind", "ssh-tunnels[].tunnel.dest", "gc", "gc.images", "gc.scratch", "gc.records"}
+var sections = []string{"encryption", "policies", "policies.signatures", "runtime", "limits", "limit_rules[].limits", "resources", "resources.reserve", "resources.subtasks", "resources.queue", "logging", "prometheus", "metrics", "sif", "registries", "whitelist", "ssh-tunnels[].ssh", "ssh-tunnels[].ssh.identity", "ssh-tunnels[].tunnel", "ssh-tunnels[].tunnel.bind", "ssh-tunnels[].tunnel.dest", "gc", "gc.images", "gc.logs", "gc.scratch", "gc.records"}
 
 func TestTheManualListsEveryKeyAndNoOther(t *testing.T) {
 	data, err := os.ReadFile("testdata/full.yaml")

@@ -13,6 +13,10 @@ type GC struct {
 	// collect.DefaultFree depends on their size, and 0 does not look.
 	MinFree int64
 	Images  ImagesGC
+	// LogAge is for how long the log of a run stays after its end, and LogSize for how many
+	// bytes of them together; 0 is for ever, and any size.
+	LogAge  time.Duration
+	LogSize int64
 	// ScratchAge is for how long a job's /mnt/tmp stays after its last run, and
 	// RecordAge for how long the ledger remembers a run.
 	ScratchAge, RecordAge time.Duration
@@ -33,6 +37,8 @@ const (
 	defaultImagesAge  = 30 * day
 	defaultImagesSize = 50 << 30
 	defaultScratchAge = day
+	defaultLogAge     = 7 * day
+	defaultLogSize    = 1 << 30
 	defaultRecordAge  = 90 * day
 	// leastRecordAge is far longer than a server keeps a finished run open: a
 	// forgotten run that is offered again would run again.
@@ -46,6 +52,7 @@ func (d *decoder) gc(s *section, c *Config) {
 	defer g.done()
 	c.GC = GC{
 		Interval: defaultGCInterval, MinFree: collect.DefaultFree, ScratchAge: defaultScratchAge, RecordAge: defaultRecordAge,
+		LogAge: defaultLogAge, LogSize: defaultLogSize,
 		Images: ImagesGC{MaxAge: defaultImagesAge, MaxSize: defaultImagesSize},
 	}
 	at, line := g.get("interval")
@@ -69,6 +76,11 @@ func (d *decoder) gc(s *section, c *Config) {
 	}
 	i.done()
 
+	v, _ = g.get("logs")
+	l := d.section(v, "gc.logs")
+	l.duration("max_age", &c.GC.LogAge, 0, longest)
+	l.size("max_size", &c.GC.LogSize, 0)
+	l.done()
 	v, _ = g.get("scratch")
 	w := d.section(v, "gc.scratch")
 	w.duration("max_age", &c.GC.ScratchAge, 0, longest)

@@ -62,7 +62,7 @@ func decode(name, abs string, doc *value) (*Config, *decoder) {
 	c := &Config{
 		Name:         nodeName(abs),
 		ShareConfig:  true,
-		LogFormat:    LogText,
+		LogFormat:    LogAuto,
 		Prometheus:   Prometheus{Interval: 45 * time.Second},
 		Proxy:        Proxy{Port: defaultProxyPort},
 		PollInterval: defaultPollInterval,
@@ -389,7 +389,7 @@ func (d *decoder) logging(s *section, c *Config) {
 	format := ""
 	if f, _ := l.get("format"); f != nil && pythonFormat(f) {
 		unused = append(unused, "format")
-	} else if l.oneOf("format", &format, string(LogText), string(LogJSON)) {
+	} else if l.oneOf("format", &format, LogFormats...) {
 		c.LogFormat = LogFormat(format)
 	}
 	console := true

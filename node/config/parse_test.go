@@ -67,7 +67,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 			{At: at(t, "web:80"), Target: reach.Target{Kind: reach.TCP, Address: "localhost:8080"}},
 		},
 		Tunnels: []Tunnel{{At: at(t, "my-data-source:8000"), Config: tunnel.Config{
-			Name: "my-data-source:8000", Server: at(t, "127.0.0.1:2222"), User: "vantage6", KeyFile: "/etc/v6node/keys/tunnel", Dest: at(t, "127.0.0.1:5432"),
+			Name: "my-data-source:8000", Server: at(t, "127.0.0.1:2222"), User: "vantage6", KeyFile: "/etc/v6node/keys/tunnel", PassphraseFile: "/etc/v6node/keys/tunnel.passphrase", Dest: at(t, "127.0.0.1:5432"),
 			HostKey: hostKey(t, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJRzZ2kE2yVxVb0u1mHqkzYqQjz0o6Vw3p6bQm1uH0aL"),
 		}}},
 		Whitelist: Whitelist{Rules: egress.Rules{
@@ -87,11 +87,12 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 		},
 		GC: GC{
 			Interval: 30 * time.Minute, MinFree: 20 << 30, ScratchAge: 48 * time.Hour, RecordAge: 8760 * time.Hour,
+			LogAge: 72 * time.Hour, LogSize: 2 << 30,
 			Images: ImagesGC{MaxAge: 240 * time.Hour, MaxSize: 100 << 30, Keep: []collect.Pin{pin(t, "ghcr.io/org/algo:v1"), pin(t, "sif:algo")}},
 		},
 		AlgorithmEnv: Env{"player": "Alice", "threads": "4"},
 		ShareConfig:  true, ShareAlgorithmLogs: false, RunContextFile: false,
-		LogLevel: slog.LevelDebug, LogFormat: LogText,
+		LogLevel: slog.LevelDebug, LogFormat: LogAuto,
 		Prometheus: Prometheus{Enabled: true, Interval: 45 * time.Second},
 		Metrics:    address(t, "127.0.0.1:9464"),
 		Runtime:    Runtime{Endpoint: "unix:///run/containerd/containerd.sock", Handler: "runc", UserNS: UserNSAuto},
@@ -159,7 +160,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		t.Errorf("warnings: %v", warnings)
 	}
 	if c.Server.Port != 443 || c.Server.APIPath != "/api" || c.Proxy.Port != 8080 || c.PollInterval != 30*time.Second || c.StopGrace != 10*time.Second ||
-		!c.ShareConfig || !c.ShareAlgorithmLogs || c.RunContextFile || c.LogLevel != slog.LevelInfo || c.LogFormat != LogText ||
+		!c.ShareConfig || !c.ShareAlgorithmLogs || c.RunContextFile || c.LogLevel != slog.LevelInfo || c.LogFormat != LogAuto ||
 		!c.Policies.RequirePull || c.Policies.AllowBasics != nil || !reflect.DeepEqual(c.Limits, Limits{Pids: 2048, TmpfsSize: 64 << 20, InputSize: 4 << 30, OutputSize: 100 << 20, ScratchSize: 10 << 30, LogSize: 64 << 20}) || c.Enforce != EnforceStrict {
 		t.Errorf("%+v", c)
 	}

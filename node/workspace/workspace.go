@@ -45,8 +45,8 @@ type Mount struct {
 }
 
 // Root is the directory below which all workspaces of a node live:
-// runs/<run id> for each run and jobs/<job id> for what the runs of one job
-// share.
+// runs/<run id> for each run, jobs/<job id> for what the runs of one job
+// share, and logs/<run id> for the log of a run that is over.
 type Root struct{ Dir string }
 
 // Spec says what a run is to see.

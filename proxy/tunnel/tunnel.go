@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,19 @@ var (
 	ErrKey = errors.New("the private key cannot be used")
 )
 
-// Config says where a tunnel goes. All fields are required.
+// PassphraseVariable is where the passphrase of a key is looked for if no file is named.
+const PassphraseVariable = "V6NODE_TUNNEL_PASSPHRASE"
+
+// Config says where a tunnel goes. All fields but PassphraseFile are required.
 type Config struct {
 	Name    string        // in the log
 	Server  hostport.Pair // the SSH server
 	HostKey HostKey
 	User    string
-	KeyFile string        // the private key, without a passphrase
+	KeyFile string        // the private key
+	// PassphraseFile has the key's passphrase in one line. Without it PassphraseVariable of the
+	// environment is used, where the key has one.
+	PassphraseFile string
 	Dest    hostport.Pair // as the SSH server sees it
 }
 
@@ -69,7 +76,7 @@ type Tunnel struct {
 func New(c Config, log *slog.Logger) (*Tunnel, error) { return newTunnel(c, log, defaultTimes()) }
 
 func newTunnel(c Config, log *slog.Logger, t times) (*Tunnel, error) {
-	if _, err := readKey(c.KeyFile); err != nil {
+	if _, err := readKey(c.KeyFile, c.PassphraseFile); err != nil {
 		return nil, fmt.Errorf("the tunnel %s cannot be made: %w", c.Name, err)
 	}
 	return &Tunnel{c: c, log: log.With("tunnel", c.Name, "server", c.Server.String()), t: t, changed: make(chan struct{}), why: errors.New("it is not connected yet")}, nil
@@ -134,7 +141,7 @@ func (t *Tunnel) now() (*ssh.Client, error, <-chan struct{}) {
 
 // connect makes the SSH connection.
 func (t *Tunnel) connect(ctx context.Context) (*ssh.Client, error) {
-	signer, err := readKey(t.c.KeyFile) // anew: it may have been replaced
+	signer, err := readKey(t.c.KeyFile, t.c.PassphraseFile) // anew: it may have been replaced
 	if err != nil {
 		return nil, err
 	}
@@ -265,11 +272,51 @@ func (t *Tunnel) through(ctx context.Context, client *ssh.Client) (net.Conn, err
 	return c, nil
 }
 
-// maxKey is far more than a private key has.
+// maxKey is far more than a private key or a passphrase has.
 const maxKey = 64 << 10
 
-// readKey reads a private key that nobody else can read.
-func readKey(path string) (ssh.Signer, error) {
+// readKey reads a private key, with its passphrase if it has one.
+func readKey(path, passphraseFile string) (ssh.Signer, error) {
+	b, err := readSecret(path)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.ParsePrivateKey(b)
+	if locked := (*ssh.PassphraseMissingError)(nil); errors.As(err, &locked) {
+		var passphrase []byte
+		if passphrase, err = readPassphrase(path, passphraseFile); err != nil {
+			return nil, err
+		}
+		if signer, err = ssh.ParsePrivateKeyWithPassphrase(b, passphrase); err != nil {
+			return nil, fmt.Errorf("%w: the passphrase does not open %s, or that is damaged: ssh-keygen -y -f %s tries it", ErrKey, path, path)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s is not a private key that is known here; make one with ssh-keygen -t ed25519", ErrKey, path)
+	}
+	return signer, nil
+}
+
+func readPassphrase(key, file string) ([]byte, error) {
+	if file == "" {
+		if text := os.Getenv(PassphraseVariable); text != "" {
+			return []byte(text), nil
+		}
+		return nil, fmt.Errorf("%w: %s is protected by a passphrase; name a file with it as ssh.identity.passphrase_file, set %s, or name a key without one that is for this tunnel only", ErrKey, key, PassphraseVariable)
+	}
+	b, err := readSecret(file)
+	if err != nil {
+		return nil, err
+	}
+	line := bytes.TrimRight(b, "\r\n")
+	if len(line) == 0 || bytes.ContainsAny(line, "\r\n") {
+		return nil, fmt.Errorf("%w: the file %s must hold the passphrase of %s in one line and nothing else", ErrKey, file, key)
+	}
+	return line, nil
+}
+
+// readSecret reads a file that nobody else can read.
+func readSecret(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
@@ -292,13 +339,5 @@ func readKey(path string) (ssh.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	signer, err := ssh.ParsePrivateKey(b)
-	var locked *ssh.PassphraseMissingError
-	switch {
-	case errors.As(err, &locked):
-		return nil, fmt.Errorf("%w: %s is protected by a passphrase; name a key without one that is for this tunnel only (ssh-keygen -t ed25519 -N '' -f KEY)", ErrKey, path)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %s is not a private key that is known here; make one with ssh-keygen -t ed25519", ErrKey, path)
-	}
-	return signer, nil
+	return b, nil
 }

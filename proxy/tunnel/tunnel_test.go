@@ -376,7 +376,7 @@ func TestPrivateKeysThatMayNotBeUsed(t *testing.T) {
 	for file, want := range map[string]string{
 		write("group", private, 0o640):                     "chmod 600",
 		write("others", private, 0o604):                    "chmod 600",
-		write("locked", pem.EncodeToMemory(locked), 0o600): "passphrase",
+		write("locked", pem.EncodeToMemory(locked), 0o600): PassphraseVariable,
 		write("nonsense", []byte("hush"), 0o600):           "not a private key",
 		dir:                                                "is not a file",
 		filepath.Join(dir, "none"):                         "no such file",
@@ -391,11 +391,47 @@ func TestPrivateKeysThatMayNotBeUsed(t *testing.T) {
 		if err := os.Chown(file, 12345, -1); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readKey(file); !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), "belongs to user 12345") {
+		if _, err := readKey(file, ""); !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), "belongs to user 12345") {
 			t.Error(err)
 		}
 	}
-	if _, err := readKey(write("good", private, 0o400)); err != nil {
+	if _, err := readKey(write("good", private, 0o400), ""); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAKeyIsOpenedWithItsPassphrase(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) string {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(file, []byte(content), 0o600), os.Chmod(file, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte("hush hush"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := write("locked", string(pem.EncodeToMemory(block)), 0o600)
+	for _, c := range []struct{ name, file, variable, fault string }{
+		{"of a file", write("right", "hush hush\n", 0o600), "", ""},
+		{"of the environment", "", "hush hush", ""},
+		{"of the file before the environment", write("wrong", "hush", 0o600), "hush hush", "the passphrase does not open"},
+		{"wrong", "", "hush", "the passphrase does not open"},
+		{"that others may read", write("open", "hush hush\n", 0o644), "hush hush", "chmod 600"},
+		{"of two lines", write("lines", "hush\nhush\n", 0o600), "", "in one line"},
+		{"that is empty", write("empty", "\n", 0o600), "", "in one line"},
+		{"that is missing", filepath.Join(dir, "none"), "", "no such file"},
+	} {
+		t.Setenv(PassphraseVariable, c.variable)
+		_, err := readKey(locked, c.file)
+		if c.fault == "" && err != nil || c.fault != "" && (!errors.Is(err, ErrKey) || !strings.Contains(err.Error(), c.fault) || strings.Contains(err.Error(), "hush")) {
+			t.Errorf("a passphrase %s: %v", c.name, err)
+		}
 	}
 }

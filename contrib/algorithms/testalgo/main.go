@@ -28,6 +28,10 @@
 //	raw_output(text)         writes text as it is, JSON or not
 //	big_output(bytes)        a JSON string of so many bytes
 //	spam(lines, width=60)    log lines on standard output, every tenth on error
+//	say(text, end)           prints text on both streams and ends "well", by "exit" or "panic",
+//	                         with "no output", "too much" of it, or "never"
+//	chatter(lines, milliseconds)
+//	                         prints lines one by one, all within that time
 //	binary_log(bytes)        bytes of all values on both
 //	ignore_term(seconds)     sleeps, deaf to SIGTERM
 //	on_term(seconds)         sleeps; at SIGTERM writes {"terminated": true} and ends
@@ -118,6 +122,8 @@ func run(started time.Time) error {
 		"raw_output":  rawOutput,
 		"big_output":  bigOutput,
 		"spam":        spam,
+		"say":         say,
+		"chatter":     chatter,
 		"binary_log":  binaryLog,
 		"ignore_term": ignoreTerm,
 		"on_term":     onTerm,
