@@ -4,6 +4,7 @@ package integration
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,11 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/v6node/v6node/cni"
+	"github.com/v6node/v6node/node/admin"
+	"github.com/v6node/v6node/node/audit"
 )
 
 func connectionScenarios() []scenario {
@@ -31,6 +35,7 @@ func connectionScenarios() []scenario {
 		{"PostgreSQL and a SPARQL endpoint are asked from Python", fromPython},
 		{"a tunnel through a real sshd comes back when that restarts", realSSHD},
 		{"services are found under their names, also a socket", servicesFound},
+		{"an administrator sees what a run's connections carry, and it is on record", connectionsCounted},
 	}
 }
 
@@ -456,4 +461,161 @@ func servicesFound(t *testing.T, w *world) {
 	if got := completed[talked](t, n.call(t, "talk", ask)); got.Error == "" {
 		t.Errorf("a run that does not ask for the database reaches it: %+v", got)
 	}
+}
+
+// connectionsCounted has a run talk to a database, to a dead one, and through the whitelist, and compares
+// what was carried with what inspect shows meanwhile and the audit log says in the end, also when the
+// node was killed in between.
+func connectionsCounted(t *testing.T, w *world) {
+	name, address := machineName(t)
+	port := says(t, net.JoinHostPort(address, "0"), "database")
+	dead := freePort(t, "127.0.0.1")
+	site := web(t, tcp(t, net.JoinHostPort(address, "0")), "listed")
+	other := w.push(t, "suite/counted")
+	n := w.start(t, nodeOptions{Extra: map[string]any{
+		"databases": []map[string]any{sqlDatabase("db", name, port), sqlDatabase("dead", "localhost", dead), sqlDatabase("other", "198.51.100.7", "5432")},
+		"whitelist": map[string]any{"pairs": []any{map[string]any{
+			"to": []string{net.JoinHostPort(name, site), net.JoinHostPort(address, site)}, "image": strings.TrimSuffix(other.Tag, ":latest"),
+		}}},
+	}})
+	g := n.hold(t, databases("db", "dead"))
+	run := strconv.FormatInt(g.run, 10)
+	shown := func() map[string]admin.Connection {
+		out := map[string]admin.Connection{}
+		for _, c := range show[[]admin.Inspection](t, n, "inspect", run)[0].Connections {
+			out[c.At] = c
+		}
+		return out
+	}
+	at := net.JoinHostPort(name, port)
+	if got := shown(); len(got) != 3 || got[at].Target != at || got[at].Kind != "tcp" || got["proxyserver:8080"].Kind != "vantage6" {
+		t.Errorf("inspect shows %+v", got)
+	}
+	say := func(text string) net.Conn {
+		var c net.Conn
+		n.inside(t, g.run, func() (err error) { c, err = net.Dial("tcp", "127.0.0.3:"+port); return err })
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	hear := func(c net.Conn) {
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	living := say("1234567")
+	eventually(t, func() error {
+		if got := shown()[at]; got.Open != 1 || got.Connections != 1 || got.Sent != 7 || got.Received != 0 {
+			return fmt.Errorf("while the connection lives inspect shows %+v", got)
+		}
+		return nil
+	})
+	hear(living) // "database heard 1234567"
+	n.inside(t, g.run, func() error {
+		if c, err := net.Dial("tcp", "127.0.0.1:"+dead); err == nil {
+			defer c.Close()
+			if _, err := io.ReadAll(c); err == nil {
+				return errors.New("a dead database ends the connection well")
+			}
+		}
+		return nil
+	})
+	eventually(t, func() error {
+		got := shown()
+		if c := got[at]; c.Open != 0 || c.Sent != 7 || c.Received != 22 || c.AtLeast || got[net.JoinHostPort("localhost", dead)].Failed != 1 {
+			return fmt.Errorf("after the connection inspect shows %+v", got)
+		}
+		return nil
+	})
+	if out := n.command(t, "inspect", "-o", "table", run); !strings.Contains(out, at) || !strings.Contains(out, "1 made, 0 open, 0 failed, 7B sent, 22B received") {
+		t.Errorf("inspect shows %s", out)
+	}
+
+	// A node that ends in order forgets nothing; one that is killed says that it may have.
+	for _, killed := range []bool{false, true} {
+		if killed {
+			n.Kill()
+		} else if err := n.Stop(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		n.restart(t)
+		n.attended(t, g)
+		if c := shown()[at]; c.AtLeast != killed || !killed && (c.Connections != 1 || c.Sent != 7 || c.Received != 22) {
+			t.Errorf("after a restart (by a kill: %v) inspect shows %+v", killed, c)
+		}
+	}
+	hear(say("again"))
+	eventually(t, func() error {
+		if c := shown()[at]; c.Open != 0 || c.Sent < 5 {
+			return fmt.Errorf("inspect shows %+v", c)
+		}
+		return nil
+	})
+	before := shown()
+	g.undisturbed(t)
+	ended := n.entry(t, audit.Ended, g.run)
+	delivered := n.entry(t, audit.Delivered, g.run)
+	got := map[string]audit.Connection{}
+	for _, c := range ended.Connections {
+		got[c.At] = c
+	}
+	if c := got[at]; len(got) != 3 || c.Sent != before[at].Sent || c.Received != before[at].Received || c.Connections != before[at].Connections || !c.AtLeast || c.Target != at {
+		t.Errorf("on record is %+v, wanted %+v", got, before)
+	}
+	if c := got["proxyserver:8080"]; c.Connections < 1 || c.Received == 0 {
+		t.Errorf("of the vantage6 API there is on record %+v", c)
+	}
+	if ended.BytesOut == nil || delivered.BytesOut == nil || *ended.BytesOut == 0 || *ended.BytesOut != *delivered.BytesOut {
+		t.Errorf("bytes out: %v, delivered %v", ended.BytesOut, delivered.BytesOut)
+	}
+
+	// Of a run that the node did not leave meanwhile every byte is on record.
+	r := n.call(t, "talk", kwargs{"address": at, "send": "hello"}, databases("db"))
+	entry := n.entry(t, audit.Ended, r.ID)
+	for _, c := range entry.Connections {
+		if c.At == at && (c.Connections != 1 || c.Sent != 5 || c.Received != 20 || c.AtLeast) {
+			t.Errorf("on record is %+v", c)
+		}
+	}
+	if entry.BytesOut == nil || *entry.BytesOut != int64(len(r.Data)) || len(entry.Connections) != 2 {
+		t.Errorf("on record is %+v, and %d bytes came", entry, len(r.Data))
+	}
+	r = n.call(t, "fetch", kwargs{"method": "POST", "url": "http://" + net.JoinHostPort(name, site) + "/", "body": "question"}, image(other.Tag))
+	web := 0
+	for _, c := range n.entry(t, audit.Ended, r.ID).Connections {
+		if c.Kind == "whitelist" {
+			web++
+		}
+		if c.Kind == "whitelist" && (c.Connections != 1 || c.Sent != 8 || c.Received != int64(len("listed answers POST /"))) {
+			t.Errorf("on record is %+v", c)
+		}
+	}
+	if web != 1 {
+		t.Errorf("the whitelist is on record %d times", web)
+	}
+}
+
+// entry waits for one of the node's audit log about a run.
+func (n *node) entry(t *testing.T, event audit.Event, run int64) *audit.Entry {
+	t.Helper()
+	var found *audit.Entry
+	eventually(t, func() error {
+		err := audit.Each(filepath.Join(n.StateDir, audit.DirName), func(l *audit.Line) error {
+			e, err := l.Entry()
+			if err == nil && e.Event == event && e.Run == run {
+				found = e
+			}
+			return err
+		})
+		if err == nil && found == nil {
+			err = fmt.Errorf("the audit log has no entry %q about run %d", event, run)
+		}
+		return err
+	})
+	return found
 }

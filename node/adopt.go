@@ -154,6 +154,7 @@ func (n *Node) attendAgain(ctx context.Context, a *activeRun, rec *ledger.Record
 	if l.ContainerID == "" || l.ContainerID != rec.ContainerID {
 		return nil, fmt.Errorf("%w while the node was away, and the algorithm may have run: send the task again", engine.ErrVanished)
 	}
+	n.beginTraffic(a.id)
 	if !l.Exited && !killed(ctx) {
 		ws := n.files.Open(a.id)
 		token, err := ws.Token()

@@ -79,13 +79,8 @@ func (n *Node) auditEnd(ctx context.Context, rec *ledger.Record) error {
 	if !rec.StartedAt.IsZero() {
 		e.ExitCode = &rec.ExitCode
 	}
-	if rec.HasOutput {
-		f, size, err := n.files.Open(rec.RunID).Output()
-		if err == nil {
-			e.BytesOut = &size
-			_ = f.Close() // only its size was asked for
-		}
-	}
+	e.BytesOut = n.resultSize(rec)
+	e.Connections = recorded(rec.Connections)
 	retry := backoff.New(backoff.Server)
 	for {
 		err := n.audit.Append(e)
@@ -105,10 +100,26 @@ func (n *Node) auditEnd(ctx context.Context, rec *ledger.Record) error {
 	}
 }
 
+// resultSize is that of a run's result in bytes, nil where it has none to deliver.
+func (n *Node) resultSize(rec *ledger.Record) *int64 {
+	if !rec.HasOutput {
+		return nil
+	}
+	f, size, err := n.files.Open(rec.RunID).Output()
+	if err != nil {
+		return nil
+	}
+	_ = f.Close() // only its size was asked for
+	return &size
+}
+
 // auditDelivery records that the server has a run's outcome.
 func (n *Node) auditDelivery(ctx context.Context, rec *ledger.Record) {
+	if now, err := n.ledger.Get(rec.RunID); err == nil {
+		rec = now // the server may have refused the result
+	}
 	e := entryOf(audit.Delivered, rec)
-	e.Status = rec.Status
+	e.Status, e.BytesOut = rec.Status, n.resultSize(rec)
 	if err := n.audit.Append(e); err != nil {
 		n.log.ErrorContext(ctx, "a delivery could not be put on record", "run", rec.RunID, "error", err)
 	}

@@ -56,6 +56,7 @@ func (n *Node) cleanOnce(ctx context.Context, rec *ledger.Record) error {
 	if err := ws.Remove(); err != nil {
 		return err
 	}
+	n.endTraffic(rec.RunID)
 	failpoint.Reached(failpoint.FilesRemoved)
 	n.tell(admin.EventRemoved, rec, "")
 	if _, err := n.releaseJob(rec.JobID, rec.RunID, rec.ParentID == 0); err != nil {

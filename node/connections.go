@@ -52,13 +52,15 @@ func (n *Node) whitelistFor(ctx context.Context, r *server.Run) (egress.Rules, e
 }
 
 // doors serve a plan. One gate bounds the run's connections, whichever door they
-// come through.
-func (n *Node) doors(rec *ledger.Record, plan *reach.Plan) ([]engine.Door, error) {
+// come through, and each counts what it carries.
+func (n *Node) doors(rec *ledger.Record, plan *reach.Plan, t *traffic) ([]engine.Door, error) {
 	gate := forward.NewGate()
 	log := n.log.With("run", rec.RunID, "task", rec.TaskID)
 	var out []engine.Door
 	for _, l := range plan.Links {
-		f := &forward.Forward{Dial: n.dialler(l.Target), Target: l.Target.String(), Gate: gate, Log: log}
+		f := &forward.Forward{
+			Dial: n.dialler(l.Target), Target: l.Target.String(), Gate: gate, Log: log, Meter: t.meter(l.At.String(), l.Target.Kind, l.Target.Address),
+		}
 		out = append(out, engine.Door{Address: l.Listen, Serve: f.Serve})
 	}
 	if plan.Web != nil {
@@ -66,7 +68,7 @@ func (n *Node) doors(rec *ledger.Record, plan *reach.Plan) ([]engine.Door, error
 		if err != nil {
 			return nil, fmt.Errorf("the whitelist of the run cannot be read: %w", err)
 		}
-		p := egress.New(egress.Config{List: list, Gate: gate, Log: log})
+		p := egress.New(egress.Config{List: list, Gate: gate, Log: log, Meter: t.meter(reach.WebAt.String(), kindWeb, "")})
 		out = append(out, engine.Door{Address: plan.Web.Listen, Serve: p.Serve})
 	}
 	return out, nil

@@ -110,6 +110,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		r.Reason, r.Status = string(out.reason), string(statusOf[out.reason])
 		r.Message, r.ExitCode, r.HasOutput = out.message, out.exitCode, out.output
 		r.Use, r.EndedAt, r.FinishedAt = a.use, a.endedAt, time.Now().UTC()
+		r.Connections = n.trafficOf(a.id).counts()
 		return nil
 	}
 	retry := backoff.New(backoff.Server)
@@ -359,6 +360,7 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 			return nil
 		}))
 	}
+	side.Go(n.safe(ctx, func() error { n.keepTraffic(alive, a.id); return nil }))
 	within, exceeded := context.WithCancelCause(ctx)
 	defer exceeded(nil)
 	side.Go(n.watch(ctx, exceeded, func() error { return n.guard(alive, rec) }))
@@ -381,6 +383,9 @@ func (n *Node) attend(ctx context.Context, a *activeRun, rec *ledger.Record, con
 	}
 	ended()
 	_ = side.Wait() // they report by themselves
+	if a.halted {
+		n.trafficOf(a.id).settle(ctx)
+	}
 	n.ended(ctx, a, exit)
 	if over != nil && !killed(ctx) {
 		n.log.WarnContext(ctx, "the algorithm was stopped", "run", a.id, "why", over.message, "error", err)
@@ -512,7 +517,7 @@ func (n *Node) policyRequest(ctx context.Context, r *server.Run, resolved image.
 // its other connections.
 func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, token string, plan *reach.Plan) error {
 	base, client := n.api.Upstream()
-	api, err := proxy.New(proxy.Config{
+	served, err := proxy.New(proxy.Config{
 		Upstream: &proxy.Upstream{Base: base, HTTP: client},
 		Run: proxy.Run{
 			RunID: rec.RunID, TaskID: rec.TaskID, NodeID: n.identity.NodeID,
@@ -523,7 +528,9 @@ func (n *Node) openGateway(ctx context.Context, rec *ledger.Record, sandbox, tok
 	if err != nil {
 		return fmt.Errorf("make the proxy: %w", err)
 	}
-	doors, err := n.doors(rec, plan)
+	carried := n.beginTraffic(rec.RunID)
+	api := carried.meter(n.apiAt(), kindAPI, base.Host).Handler(served)
+	doors, err := n.doors(rec, plan, carried)
 	if err != nil {
 		return refuse(ReasonStart, err)
 	}

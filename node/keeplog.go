@@ -85,13 +85,5 @@ func shipped(ws *workspace.Run) shipment {
 }
 
 func noteShipped(ws *workspace.Run, at shipment) error {
-	b, err := json.Marshal(at)
-	if err != nil {
-		return err
-	}
-	next := ws.ShippedFile() + ".new"
-	if err := os.WriteFile(next, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, ws.ShippedFile())
+	return writeNote(ws.ShippedFile(), at)
 }

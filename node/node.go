@@ -111,6 +111,8 @@ type Node struct {
 
 	mu     sync.Mutex
 	active map[int64]*activeRun
+	// carried is what the connections of runs have carried that have files here.
+	carried map[int64]*traffic
 	// interrupted are runs whose record says less than their end and that
 	// nobody drives: they go on when the server offers them again.
 	interrupted map[int64]*ledger.Record
@@ -215,7 +217,7 @@ func New(o Options) (*Node, error) {
 		served:  make(chan struct{}),
 		caches:  o.Caches, seen: sightings{}, collecting: make(chan struct{}, 1), judging: make(chan struct{}, readers), space: collect.SpaceOf,
 		inventory: func() (map[string][]string, error) { return cdi.Devices(cdi.Dirs()...) },
-		active:    make(map[int64]*activeRun), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
+		active:    make(map[int64]*activeRun), carried: make(map[int64]*traffic), interrupted: make(map[int64]*ledger.Record), doomed: doomed{by: make(map[int64]int64)},
 		orphaned: make(map[int64]struct{}),
 	}
 	n.settings.Store(now)
@@ -289,6 +291,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	err = g.Wait()
 	n.loops.rest()
 	n.runs.Wait()
+	n.stopTraffic()
 	if ctx.Err() != nil {
 		return nil // asked to stop
 	}

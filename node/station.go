@@ -179,6 +179,7 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 		out.Limits.Asked = shownLimits(*rec.Limits, rec.Devices)
 	}
 	out.Limits.Enforce = s.cfg.Enforce
+	out.Connections = s.shownConnections(rec)
 	path, there := s.logFile(rec)
 	if there || !rec.State.Final() {
 		out.LogPath = path

@@ -183,6 +183,11 @@ func auditText(e *audit.Entry) string {
 	if e.BytesOut != nil {
 		add(strconv.FormatInt(*e.BytesOut, 10) + " bytes out")
 	}
+	for _, k := range e.Connections {
+		if k.Connections+k.Failed > 0 {
+			add(fmt.Sprintf("%s %d/%d bytes", k.At, k.Sent, k.Received))
+		}
+	}
 	add(e.Reason)
 	if e.Actor != "" {
 		add("by " + e.Actor)
@@ -266,7 +271,16 @@ func auditFilter(c *cli.Context) (func(*audit.Entry) bool, error) {
 // auditColumns are the columns of a CSV export.
 var auditColumns = []string{
 	"seq", "time", "event", "node", "run", "task", "parent", "collaboration", "organization", "user", "image", "pinned", "function", "databases",
-	"allowed", "reason", "started_at", "finished_at", "exit_code", "status", "outcome", "bytes_out", "actor",
+	"allowed", "reason", "started_at", "finished_at", "exit_code", "status", "outcome", "bytes_out", "connections", "actor",
+}
+
+// connectionsCell writes connections into one cell: AT=SENT/RECEIVED, with blanks between.
+func connectionsCell(list []audit.Connection) string {
+	var out []string
+	for _, k := range list {
+		out = append(out, fmt.Sprintf("%s=%d/%d", k.At, k.Sent, k.Received))
+	}
+	return strings.Join(out, " ")
 }
 
 func auditRecord(e *audit.Entry) []string {
@@ -292,7 +306,7 @@ func auditRecord(e *audit.Entry) []string {
 	out := []string{
 		strconv.FormatUint(e.Seq, 10), stamp(e.Time), string(e.Event), e.Node, number(e.Run), number(e.Task), number(e.Parent),
 		number(e.Collaboration), number(e.Organization), number(e.User), e.Image, e.Pinned, e.Function, strings.Join(e.Databases, " "),
-		allowed, e.Reason, stamp(e.StartedAt), stamp(e.FinishedAt), exit, e.Status, e.Outcome, optional(e.BytesOut), e.Actor,
+		allowed, e.Reason, stamp(e.StartedAt), stamp(e.FinishedAt), exit, e.Status, e.Outcome, optional(e.BytesOut), connectionsCell(e.Connections), e.Actor,
 	}
 	for i, cell := range out {
 		out[i] = inert(cell)

@@ -109,6 +109,12 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 	if a := in.Accounting; a != nil {
 		describeAccounting(d, a)
 	}
+	if len(in.Connections) > 0 {
+		d.section("Connections")
+		for _, k := range in.Connections {
+			d.entry(k.At, connectionText(k))
+		}
+	}
 	if len(in.Mounts) > 0 {
 		d.section("Mounts")
 		for _, m := range in.Mounts {
@@ -130,6 +136,19 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 		}
 	}
 	return d.print()
+}
+
+// connectionText is what a connection leads to and has carried.
+func connectionText(k admin.Connection) string {
+	to := strings.TrimPrefix(k.Kind+" "+k.Target, "tcp ")
+	if k.Kind == "whitelist" {
+		to = "what is whitelisted"
+	}
+	least := ""
+	if k.AtLeast {
+		least = "at least "
+	}
+	return fmt.Sprintf("to %s: %s%d made, %d open, %d failed, %s sent, %s received", strings.TrimSpace(to), least, k.Connections, k.Open, k.Failed, humanSize(k.Sent), humanSize(k.Received))
 }
 
 func describeRuntime(d *description, in *admin.Inspection) {

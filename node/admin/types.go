@@ -116,8 +116,23 @@ type Inspection struct {
 	// EnvNames are the names of the algorithm's environment variables.
 	EnvNames []string `json:"env_names,omitempty"`
 	LogPath  string   `json:"log_path,omitempty"`
+	// Connections are all that the run can connect to, with what they have carried so far.
+	Connections []Connection `json:"connections,omitempty"`
 	// Problems says what could not be found out, and why.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Connection is one way out of a run. Bytes are those of the connection or, of HTTP, of bodies.
+type Connection struct {
+	At          string `json:"at"`               // HOST:PORT as the algorithm names it
+	Kind        string `json:"kind"`             // tcp, unix, tunnel, whitelist, vantage6
+	Target      string `json:"target,omitempty"` // where it leads
+	Connections int64  `json:"connections"`      // or requests
+	Failed      int64  `json:"failed"`
+	Open        int64  `json:"open"`
+	Sent        int64  `json:"sent"` // by the algorithm
+	Received    int64  `json:"received"`
+	AtLeast     bool   `json:"at_least,omitempty"` // a part may not have been counted, because the node was killed
 }
 
 // Decision is what the node's policies said of the run.

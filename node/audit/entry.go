@@ -74,8 +74,23 @@ type Entry struct {
 	Status     string    `json:"status,omitempty"`    // the server's word
 	Outcome    string    `json:"outcome,omitempty"`   // the node's
 	BytesOut   *int64    `json:"bytes_out,omitempty"` // of the result, before encryption
+	// Connections are all ways out that the run had beside its result.
+	Connections []Connection `json:"connections,omitempty"`
 
 	Actor string `json:"actor,omitempty"` // the administrator's user
+}
+
+// Connection is one way out of a run and what it has carried: bytes of the connection or, of HTTP, of
+// bodies.
+type Connection struct {
+	At          string `json:"at"`               // HOST:PORT as the algorithm names it
+	Kind        string `json:"kind"`             // tcp, unix, tunnel, whitelist, vantage6
+	Target      string `json:"target,omitempty"` // where it leads
+	Connections int64  `json:"connections"`      // or requests
+	Failed      int64  `json:"failed,omitempty"`
+	Sent        int64  `json:"sent"` // by the algorithm
+	Received    int64  `json:"received"`
+	AtLeast     bool   `json:"at_least,omitempty"` // a part may not have been counted, because the node was killed
 }
 
 // Bounds of what others can put into an entry, in bytes and items.
@@ -85,7 +100,7 @@ const (
 )
 
 // maxLine bounds a line that is read: longer than any that is written.
-const maxLine = (4 + maxItems) * maxText * 6
+const maxLine = (4 + 4*maxItems) * maxText * 6
 
 // first is the predecessor of the first entry.
 var first = strings.Repeat("0", hex.EncodedLen(sha256.Size))
@@ -99,6 +114,12 @@ func (e Entry) line() ([]byte, error) {
 	e.Databases = nil
 	for _, d := range kept {
 		e.Databases = append(e.Databases, bounded(d))
+	}
+	ways := e.Connections[:min(len(e.Connections), maxItems)]
+	e.Connections = nil
+	for _, c := range ways {
+		c.At, c.Target = bounded(c.At), bounded(c.Target)
+		e.Connections = append(e.Connections, c)
 	}
 	b, err := json.Marshal(e)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/node/limits"
+	"github.com/v6node/v6node/proxy/forward"
 )
 
 // State is how far a run has come. States only ever advance, except that a
@@ -86,6 +87,8 @@ type Record struct {
 	// Use is what the algorithm has used, nil where it was not started or that
 	// is not known.
 	Use *Use `json:"use,omitempty"`
+	// Connections are what the run could connect to and what they have carried.
+	Connections []Connection `json:"connections,omitempty"`
 	// HasOutput tells that the run directory's output is the result to deliver.
 	HasOutput bool `json:"has_output,omitempty"`
 
@@ -96,6 +99,15 @@ type Record struct {
 	EndedAt     time.Time     `json:"ended_at,omitzero"`    // the algorithm
 	FinishedAt  time.Time     `json:"finished_at,omitzero"` // the outcome was decided
 	DeliveredAt time.Time     `json:"delivered_at,omitzero"`
+}
+
+// Connection is one way out of a run.
+type Connection struct {
+	At     string `json:"at"`     // HOST:PORT as the algorithm names it
+	Kind   string `json:"kind"`   // tcp, unix, tunnel, whitelist or vantage6
+	Target string `json:"target"` // where it leads
+	forward.Count
+	AtLeast bool `json:"at_least,omitempty"` // a part may not have been counted, because the node was killed
 }
 
 // Approval is the administrator's word on a run that a policy wants approved, about one image.

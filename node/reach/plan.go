@@ -75,6 +75,9 @@ const (
 	webPort = 3128
 )
 
+// WebAt is how runs name the HTTP proxy.
+var WebAt = hostport.Pair{Host: webName, Port: webPort}
+
 // Reserved are names that mean something else in every sandbox.
 var Reserved = []string{"proxyserver", webName}
 
@@ -129,7 +132,7 @@ func Make(all []Database, requested []string, services []Service, web egress.Rul
 		}
 	}
 	if !web.Empty() {
-		a, err := m.address(hostport.Pair{Host: webName, Port: webPort})
+		a, err := m.address(WebAt)
 		if err != nil {
 			return nil, err
 		}
@@ -245,7 +248,7 @@ func (p *Plan) Variables() map[string]string {
 	}
 	out := map[string]string{}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
-		out[name] = "http://" + hostport.Pair{Host: webName, Port: webPort}.String()
+		out[name] = "http://" + WebAt.String()
 	}
 	out["NO_PROXY"] = strings.Join(direct, ",")
 	for _, name := range slices.Collect(maps.Keys(out)) {

@@ -299,6 +299,9 @@ func (w *Run) LogFile() string { return filepath.Join(w.LogDir(), LogName) }
 // ShippedFile is where the node notes up to where it has sent the log.
 func (w *Run) ShippedFile() string { return w.path("shipped") }
 
+// TrafficFile is where the node notes what the run's connections have carried.
+func (w *Run) TrafficFile() string { return w.path("traffic") }
+
 // LogName is the file name of the container's log in LogDir.
 const LogName = "algorithm.log"
 

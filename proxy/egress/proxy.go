@@ -37,13 +37,15 @@ func defaultLimits() limits {
 	return limits{header: 10 * time.Second, idle: 2 * time.Minute, connect: 30 * time.Second, response: 10 * time.Minute, silence: 15 * time.Minute, bytes: 64 << 10}
 }
 
-// Config is what a Proxy needs. All fields are required.
+// Config is what a Proxy needs. All fields but Meter are required.
 type Config struct {
 	List *List
 	// Gate is that of the run.
 	Gate *forward.Gate
 	// Log knows the run.
 	Log *slog.Logger
+	// Meter counts requests; nil counts nothing.
+	Meter *forward.Meter
 }
 
 // Proxy is the HTTP proxy of one run.
@@ -51,6 +53,7 @@ type Proxy struct {
 	list    *List
 	gate    *forward.Gate
 	log     *slog.Logger
+	meter   *forward.Meter
 	lim     limits
 	resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
@@ -63,7 +66,7 @@ type Proxy struct {
 func New(c Config) *Proxy { return newProxy(c, defaultLimits()) }
 
 func newProxy(c Config, lim limits) *Proxy {
-	p := &Proxy{list: c.List, gate: c.Gate, log: c.Log, lim: lim, connect: new(net.Dialer).DialContext}
+	p := &Proxy{list: c.List, gate: c.Gate, log: c.Log, meter: c.Meter, lim: lim, connect: new(net.Dialer).DialContext}
 	p.resolve = func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}
@@ -186,6 +189,7 @@ func method(r *http.Request) string {
 // refuse answers a request that goes nowhere.
 func (e *exchange) refuse(w http.ResponseWriter, err error) {
 	e.err = err
+	e.p.meter.Fail()
 	e.status = fail(w, err)
 }
 
@@ -312,9 +316,10 @@ func (e *exchange) forward(w http.ResponseWriter) {
 	}
 	alive()
 	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = &countedBody{ReadCloser: out.Body, n: &e.sent, alive: alive}
+		out.Body = &countedBody{ReadCloser: out.Body, count: func(n int64) { e.sent.Add(n); e.p.meter.Sent(n) }, alive: alive}
 	}
-	answer := &countedAnswer{ResponseWriter: w, n: &e.received, alive: alive}
+	answer := &countedAnswer{ResponseWriter: w, count: func(n int64) { e.received.Add(n); e.p.meter.Received(n) }, alive: alive}
+	defer e.p.meter.Begin()()
 	defer func() {
 		e.status = answer.status
 		// The reverse proxy breaks off an answer in this way, which is told and
@@ -340,13 +345,13 @@ func hostOnly(at hostport.Pair) string {
 
 type countedBody struct {
 	io.ReadCloser
-	n     *atomic.Int64
+	count func(int64)
 	alive func()
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.n.Add(int64(n))
+	b.count(int64(n))
 	if n > 0 {
 		b.alive()
 	}
@@ -355,7 +360,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 
 type countedAnswer struct {
 	http.ResponseWriter
-	n      *atomic.Int64
+	count  func(int64)
 	alive  func()
 	status int
 }
@@ -372,7 +377,7 @@ func (a *countedAnswer) Write(p []byte) (int, error) {
 		a.status = http.StatusOK
 	}
 	n, err := a.ResponseWriter.Write(p)
-	a.n.Add(int64(n))
+	a.count(int64(n))
 	a.alive()
 	return n, err
 }
@@ -416,7 +421,7 @@ func (e *exchange) tunnel(w http.ResponseWriter) {
 		e.err = fmt.Errorf("the algorithm has gone: %w", err)
 		return
 	}
-	sent, received := forward.Relay(ctx, &watched{Conn: inner, r: buffered.Reader, alive: alive}, &watched{Conn: outer, alive: alive})
+	sent, received := forward.Relay(ctx, &watched{Conn: inner, r: buffered.Reader, alive: alive}, &watched{Conn: outer, alive: alive}, e.p.meter)
 	e.sent.Store(sent)
 	e.received.Store(received)
 }

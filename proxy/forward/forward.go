@@ -21,6 +21,8 @@ type Forward struct {
 	Target string
 	// Gate is that of the run.
 	Gate *Gate
+	// Meter counts; nil counts nothing.
+	Meter *Meter
 	// Log knows the run.
 	Log *slog.Logger
 }
@@ -64,32 +66,34 @@ func (f *Forward) carry(ctx context.Context, inner net.Conn) {
 		if ctx.Err() == nil { // else the run has ended
 			f.Log.WarnContext(ctx, "a connection of the algorithm could not be made and was closed", "target", f.Target, "error", err)
 		}
+		f.Meter.Fail()
 		Reset(inner)
 		return
 	}
-	sent, received := Relay(ctx, inner, outer)
+	sent, received := Relay(ctx, inner, outer, f.Meter)
 	f.Log.InfoContext(ctx, "a connection of the algorithm has ended", "target", f.Target,
 		"sent", sent, "received", received, "took", time.Since(began).Round(time.Millisecond))
 }
 
 // Relay copies both ways between two connections until both have ended, one has
 // failed, or ctx ends, and closes them. An end of one direction alone is passed
-// on. It returns how many bytes went from inner to outer and back.
-func Relay(ctx context.Context, inner, outer net.Conn) (sent, received int64) {
+// on. It returns how many bytes went from inner to outer and back, which m counts as they go.
+func Relay(ctx context.Context, inner, outer net.Conn, m *Meter) (sent, received int64) {
+	defer m.Begin()()
 	closeBoth := sync.OnceFunc(func() { inner.Close(); outer.Close() })
 	defer closeBoth()
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
-	way := func(to, from net.Conn) int64 {
-		n, err := io.Copy(to, from)
+	way := func(to, from net.Conn, count func(int64)) int64 {
+		n, err := io.Copy(meteredWriter{to, count}, from)
 		if err != nil || closeWrite(to) != nil {
 			closeBoth()
 		}
 		return n
 	}
 	var there sync.WaitGroup
-	there.Go(func() { sent = way(outer, inner) })
-	received = way(inner, outer)
+	there.Go(func() { sent = way(outer, inner, m.Sent) })
+	received = way(inner, outer, m.Received)
 	there.Wait()
 	return sent, received
 }

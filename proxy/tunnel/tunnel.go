@@ -36,11 +36,11 @@ type Config struct {
 	Server  hostport.Pair // the SSH server
 	HostKey HostKey
 	User    string
-	KeyFile string        // the private key
+	KeyFile string // the private key
 	// PassphraseFile has the key's passphrase in one line. Without it PassphraseVariable of the
 	// environment is used, where the key has one.
 	PassphraseFile string
-	Dest    hostport.Pair // as the SSH server sees it
+	Dest           hostport.Pair // as the SSH server sees it
 }
 
 // times are those of a tunnel; tests have shorter ones.
