@@ -28,6 +28,7 @@ func suite() []scenario {
 		sandboxScenarios(),
 		proxyScenarios(),
 		connectionScenarios(),
+		rivalScenarios(),
 		policyScenarios(),
 		approvalScenarios(),
 		setupScenarios(),

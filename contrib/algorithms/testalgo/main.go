@@ -21,6 +21,8 @@
 //	count(name="count")      appends a line to /mnt/tmp/NAME; {"count": lines}
 //	gate()                   marks each execution in /mnt/tmp/executed, waits until
 //	                         /mnt/tmp/open exists; {"executed", "proxy", "error"}
+//	rival(mark, database)    spreads a mark over all that runs could share, waits in /mnt/tmp for
+//	                         another run that does the same, and looks for what is its; rival.go
 //	fill(path, bytes)        writes a file and removes it; {"written", "error"}
 //	link_output(target)      replaces the output file by a symbolic link
 //	exit(code)               ends with that code, no output
@@ -115,6 +117,7 @@ func run(started time.Time) error {
 		"postgres":    postgres,
 		"count":       count,
 		"gate":        gate,
+		"rival":       rival,
 		"fill":        fill,
 		"link_output": linkOutput,
 		"exit":        exit,

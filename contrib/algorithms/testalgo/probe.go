@@ -83,13 +83,7 @@ func probe(in *contract.Input) (any, error) {
 		name, value, _ := strings.Cut(line, ":")
 		r.Status[name] = strings.TrimSpace(value)
 	}
-	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		for _, line := range tail(lines(file)) {
-			if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" {
-				r.Listeners = append(r.Listeners, f[1])
-			}
-		}
-	}
+	r.Listeners = listeners()
 	for _, ns := range names("/proc/self/ns") {
 		r.Namespaces[ns], _ = os.Readlink("/proc/self/ns/" + ns)
 	}
@@ -110,6 +104,18 @@ func probe(in *contract.Input) (any, error) {
 	}
 	r.Connect = connectAll(connect)
 	return r, nil
+}
+
+// listeners are the local addresses of sockets in state LISTEN.
+func listeners() (list []string) {
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		for _, line := range tail(lines(file)) {
+			if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" {
+				list = append(list, f[1])
+			}
+		}
+	}
+	return list
 }
 
 func why(err error) string {
