@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/v6node/v6node/node/admin"
 )
 
 // A fenced block of the manual is of a language. In one of "console" each line that begins with "$ " or
@@ -38,11 +40,11 @@ type docCommand struct {
 var (
 	docNotRun   = regexp.MustCompile(`^<!-- not run: (.+?)(?:; tested by (\S+) "(.+)")? -->$`)
 	docExitCode = regexp.MustCompile(`^<!-- exit code: (\d+) -->$`)
-	docLanguage = []string{"console", "text", "yaml", "go"}
+	docLanguage = []string{"console", "text", "yaml", "toml", "go"}
 )
 
 // most blocks that are neither run nor have a test elsewhere.
-const mostUntested = 2
+const mostUntested = 3
 
 func manualPages(t *testing.T) []string {
 	t.Helper()
@@ -202,6 +204,12 @@ func (s *docStage) end(t *testing.T) {
 		g.release(t)
 		completed[gated](t, s.n.finish(t, g.task))
 	}
+	eventually(t, func() error { // and those that a page has approved or killed
+		if runs := show[[]admin.Run](t, s.n, "ps"); len(runs) > 0 {
+			return fmt.Errorf("there are still %d runs", len(runs))
+		}
+		return nil
+	})
 }
 
 // wrapper is v6node, but that what goes on for ever is interrupted: a node when it is connected, and a

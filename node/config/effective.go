@@ -286,7 +286,7 @@ func services(all []reach.Service) *value {
 func (t Tunnel) document() *value {
 	return object("hostname", words(t.At.Host),
 		"ssh", object("host", words(t.Server.Host), "port", number(int64(t.Server.Port)), "fingerprint", words(t.HostKey.String()),
-			"identity", object("username", quoted(t.User), "key", words(t.KeyFile))),
+			"identity", object("username", quoted(t.User), "key", words(t.KeyFile), "passphrase_file", orNone(t.PassphraseFile))),
 		"tunnel", object("bind", object("port", number(int64(t.At.Port))), "dest", object("ip", words(t.Dest.Host), "port", number(int64(t.Dest.Port)))))
 }
 
@@ -381,7 +381,7 @@ func (g GC) document() *value {
 	}
 	return object("interval", lasting(g.Interval), "min_free", free,
 		"images", object("max_age", lasting(g.Images.MaxAge), "max_size", sized(g.Images.MaxSize), "keep", listOf(g.Images.Keep, func(p collect.Pin) *value { return words(p.String()) })),
-		"scratch", object("max_age", lasting(g.ScratchAge)), "records", object("max_age", lasting(g.RecordAge)))
+		"logs", object("max_age", lasting(g.LogAge), "max_size", sized(g.LogSize)), "scratch", object("max_age", lasting(g.ScratchAge)), "records", object("max_age", lasting(g.RecordAge)))
 }
 
 func (c *Config) resources() *value {
