@@ -57,28 +57,35 @@ func newUser(t *testing.T) *normalUser {
 	return u
 }
 
-// withoutSubordinates takes the user's subordinate ids away for the time of the test.
+// withoutSubordinates takes the user's subordinate ids away for the time of the
+// test. usermod does not, where the user has a session.
 func (u *normalUser) withoutSubordinates(t *testing.T) {
 	t.Helper()
-	for flag, file := range map[string]string{"--del-subuids": "/etc/subuid", "--del-subgids": "/etc/subgid"} {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(b)) {
-			f := strings.Split(strings.TrimSpace(line), ":")
-			if len(f) != 3 || f[0] != u.name {
-				continue
-			}
-			first, err1 := strconv.Atoi(f[1])
-			count, err2 := strconv.Atoi(f[2])
-			if err := errors.Join(err1, err2); err != nil {
+	for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
+		var theirs string
+		change := func(f func(line string) (keep bool), more string) {
+			b, err := os.ReadFile(file)
+			if err != nil {
 				t.Fatal(err)
 			}
-			ids := fmt.Sprintf("%d-%d", first, first+count-1)
-			u.command(t, "usermod", flag, ids, u.name)
-			t.Cleanup(func() { u.command(t, "usermod", strings.Replace(flag, "del", "add", 1), ids, u.name) })
+			var text strings.Builder
+			for line := range strings.Lines(string(b)) {
+				if f(line) {
+					text.WriteString(line)
+				}
+			}
+			if err := os.WriteFile(file, []byte(text.String()+more), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
+		change(func(line string) bool {
+			mine := strings.HasPrefix(line, u.name+":")
+			if mine {
+				theirs += line
+			}
+			return !mine
+		}, "")
+		t.Cleanup(func() { change(func(string) bool { return true }, theirs) })
 	}
 }
 
