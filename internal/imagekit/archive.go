@@ -14,8 +14,9 @@ import (
 
 // Named is an image or an index (v1.Image, v1.ImageIndex) with its names.
 type Named struct {
-	Names []string
-	What  any
+	Names    []string
+	What     any
+	Unlisted bool // in the index of an OCI layout
 }
 
 // entries is a tar that is being written, each entry once.
@@ -117,7 +118,7 @@ func SaveOCI(w io.Writer, images ...Named) error {
 			named.Annotations = map[string]string{"org.opencontainers.image.ref.name": name}
 			index.Manifests = append(index.Manifests, named)
 		}
-		if len(n.Names) == 0 {
+		if len(n.Names) == 0 && !n.Unlisted {
 			index.Manifests = append(index.Manifests, d)
 		}
 	}

@@ -19,6 +19,10 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // RegistryOptions configure a registry; the zero value serves everybody on a free
@@ -32,6 +36,8 @@ type RegistryOptions struct {
 	Token bool
 	// IdentityToken is what the token service takes in place of the login.
 	IdentityToken string
+	// Referrers makes the registry tell what refers to an image (OCI 1.1). Without, that is in an index at a tag.
+	Referrers bool
 	// TLS, if set, makes it HTTPS.
 	TLS *tls.Config
 }
@@ -78,7 +84,7 @@ func Serve(ctx context.Context, o RegistryOptions) (*Registry, error) {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
 	r := &Registry{
-		opt: o, store: registry.New(registry.Logger(log.New(io.Discard, "", 0))),
+		opt: o, store: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(o.Referrers)),
 		host: ln.Addr().String(), token: rand.Text(), done: make(chan struct{}), change: make(chan struct{}),
 	}
 	if o.TLS != nil {
@@ -307,6 +313,32 @@ func (r *Registry) PushIndex(repository, tag string, index v1.ImageIndex) (Ref, 
 		}
 	}
 	return r.pushManifest(repository, tag, index)
+}
+
+// PushReferrers stores artifacts that refer to the image with that digest, as clients do: where the registry does not
+// tell what refers to an image, at the tag sha256-DIGEST too.
+func (r *Registry) PushReferrers(repository, digest string, all ...v1.Image) error {
+	var adds []mutate.IndexAddendum
+	for _, img := range all {
+		d, err := partial.Descriptor(img)
+		if err != nil {
+			return err
+		}
+		m, err := img.Manifest()
+		if err != nil {
+			return err
+		}
+		if _, err := r.Push(repository, d.Digest.String(), img); err != nil {
+			return err
+		}
+		d.ArtifactType, d.Annotations = string(m.Layers[0].MediaType), m.Annotations
+		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: *d})
+	}
+	if r.opt.Referrers {
+		return nil
+	}
+	_, err := r.PushIndex(repository, strings.Replace(digest, ":", "-", 1), mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...))
+	return err
 }
 
 func (r *Registry) pushBlob(repository string, d v1.Hash, content []byte) error {

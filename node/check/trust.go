@@ -17,8 +17,11 @@ import (
 func (o Options) signing(_ context.Context, report func(Result)) error {
 	for _, file := range o.Config.Policies.SigningKeys {
 		trusted(reporter(report), "policies.signatures.keys", file, "without it the node does not start", func() (string, error) {
-			_, err := image.LoadSigningKeys([]string{file})
-			return "a public key of cosign's", err
+			keys, err := image.LoadSigningKeys([]string{file})
+			if err != nil {
+				return "", err
+			}
+			return "a public key (" + keys.Kinds()[0] + ") for signatures of cosign 1, 2 and 3", nil
 		})
 	}
 	return nil

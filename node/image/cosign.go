@@ -3,18 +3,12 @@ package image
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,7 +19,7 @@ import (
 	"github.com/v6node/v6node/node/image/imageref"
 )
 
-// What cosign writes: at the tag sha256-DIGEST.sig of the image's repository an image with a layer for each signature.
+// What cosign 1 and 2 write: at the tag sha256-DIGEST.sig of the image's repository an image with a layer for each signature.
 const (
 	payloadType         = "application/vnd.dev.cosign.simplesigning.v1+json"
 	payloadKind         = "cosign container image signature"
@@ -34,63 +28,19 @@ const (
 
 // Bounds of what registries can make the node read.
 const (
-	maxSignatures  = 32
-	maxPayload     = 64 << 10
-	maxSigned      = 1 << 10 // a signature
-	maxSigningKey  = 16 << 10
-	maxSigningKeys = 64
+	maxSignatures = 32 // of each format
+	maxPayload    = 64 << 10
+	maxSigned     = 1 << 10 // a signature
 )
 
-// SigningKeys are the public keys of those whose word on an image counts.
-type SigningKeys struct {
-	names []string
-	keys  []*ecdsa.PublicKey
-}
+// noSignature is what there is to say where nothing was found.
+const noSignature = "there is no signature"
 
 // Signatures is a Source that can tell whether an image is signed.
 type Signatures interface {
 	// Signed returns the name of the key that has signed an image that the same source has resolved. Errors are
 	// *Error, of the kind ErrSignature where none has, or ctx's own.
 	Signed(ctx context.Context, r Resolved, keys *SigningKeys) (signer string, err error)
-}
-
-// LoadSigningKeys reads public keys in PEM, as `cosign generate-key-pair` writes them. A key is called as its file.
-func LoadSigningKeys(files []string) (*SigningKeys, error) {
-	if len(files) > maxSigningKeys {
-		return nil, fmt.Errorf("there are %d keys, more than %d", len(files), maxSigningKeys)
-	}
-	k := &SigningKeys{}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("a public key of policies.signatures.keys cannot be read: %w", err)
-		}
-		key, err := parseSigningKey(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s, of policies.signatures.keys, %w", file, err)
-		}
-		k.names, k.keys = append(k.names, filepath.Base(file)), append(k.keys, key)
-	}
-	return k, nil
-}
-
-func parseSigningKey(text []byte) (*ecdsa.PublicKey, error) {
-	if len(text) > maxSigningKey {
-		return nil, errors.New("is too long for a public key")
-	}
-	block, rest := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("does not hold one public key in PEM, as cosign.pub does")
-	}
-	any, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, errors.New("holds a public key that is damaged or of an unknown kind")
-	}
-	key, ok := any.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, errors.New("holds a key that is not an ECDSA one, as cosign makes them")
-	}
-	return key, nil
 }
 
 // Signed implements Signatures.
@@ -126,42 +76,62 @@ func (r *Resolver) Signed(ctx context.Context, res Resolved, keys *SigningKeys) 
 	})
 }
 
+// signedAt looks for signatures of both formats at one place.
 func signedAt(ctx context.Context, at *place, p *remote.Puller, ref imageref.Reference, res Resolved, keys *SigningKeys) (string, error) {
 	repo, err := at.repository(ref.Path)
 	if err != nil {
 		return "", &Error{Ref: res.Pinned, Kind: ErrInvalid, Cause: err}
 	}
-	desc, err := p.Get(ctx, repo.Tag(strings.Replace(res.Digest, ":", "-", 1)+".sig"))
-	var status *transport.Error
-	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
-		return "", unsigned(res, "there is no signature at its registry")
+	signer, tagged, err := signedByTag(ctx, p, repo, res.Digest, keys)
+	if signer != "" || err != nil {
+		return signer, err
+	}
+	signer, referring, err := signedByBundle(ctx, p, repo, res.Digest, keys)
+	if signer != "" || err != nil {
+		return signer, err
+	}
+	return "", unsigned(res, "at its registry, of cosign 1 and 2 (the tag sha256-DIGEST.sig): %s; of cosign 3 (a bundle that refers to the image): %s", tagged, referring)
+}
+
+// signedByTag looks for signatures as cosign 1 and 2 write them. Without a signer it says why there is none.
+func signedByTag(ctx context.Context, p *remote.Puller, repo name.Repository, digest string, keys *SigningKeys) (signer, why string, err error) {
+	desc, err := p.Get(ctx, repo.Tag(strings.Replace(digest, ":", "-", 1)+".sig"))
+	if isMissing(err) {
+		return "", noSignature, nil
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	m, err := v1.ParseManifest(bytes.NewReader(desc.Manifest))
 	if err != nil || !desc.MediaType.IsImage() {
-		return "", unsigned(res, "what its registry has in the place of signatures is none")
+		return "", "what is there is none", nil
 	}
-	why := "there is no signature at its registry"
+	why = noSignature
 	for _, l := range m.Layers[:min(len(m.Layers), maxSignatures)] {
 		if l.MediaType != payloadType || l.Size > maxPayload {
 			continue
 		}
-		payload, err := readPayload(ctx, p, repo, l)
+		payload, err := readSigned(ctx, p, repo, l, maxPayload)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
-		i, err := keys.verify(payload, l.Annotations[signatureAnnotation], res.Digest)
+		i, err := keys.verify(payload, l.Annotations[signatureAnnotation], digest)
 		if err == nil {
-			return keys.names[i], nil
+			return keys.names[i], "", nil
 		}
 		why = err.Error()
 	}
-	return "", unsigned(res, "%s", why)
+	return "", why, nil
 }
 
-func readPayload(ctx context.Context, p *remote.Puller, repo name.Repository, d v1.Descriptor) (_ []byte, err error) {
+// isMissing tells whether a registry says that it has no such thing.
+func isMissing(err error) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && status.StatusCode == http.StatusNotFound
+}
+
+// readSigned reads a blob as far as it may be long.
+func readSigned(ctx context.Context, p *remote.Puller, repo name.Repository, d v1.Descriptor, most int64) (_ []byte, err error) {
 	layer, err := p.Layer(ctx, repo.Digest(d.Digest.String()))
 	if err != nil {
 		return nil, err
@@ -171,7 +141,7 @@ func readPayload(ctx context.Context, p *remote.Puller, repo name.Repository, d 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	return io.ReadAll(io.LimitReader(blob, maxPayload+1))
+	return io.ReadAll(io.LimitReader(blob, most+1))
 }
 
 // verify tells which key has signed a payload that is about the digest. Nothing of a payload is believed before a key
@@ -184,13 +154,11 @@ func (k *SigningKeys) verify(payload []byte, signature, digest string) (int, err
 	if err != nil || len(sig) == 0 {
 		return 0, errors.New("a signature cannot be read")
 	}
-	sum := sha256.Sum256(payload)
-	for i, key := range k.keys {
-		if ecdsa.VerifyASN1(key, sum[:], sig) {
-			return i, about(payload, digest)
-		}
+	i, err := k.signer(payload, sig)
+	if err != nil {
+		return 0, err
 	}
-	return 0, errors.New("none of the keys that this node trusts has signed it")
+	return i, about(payload, digest)
 }
 
 // about tells whether a payload says something about a digest.

@@ -1,16 +1,18 @@
 package image
 
 import (
+	"crypto/ecdh"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -112,7 +114,7 @@ func TestOnlyASignatureOfATrustedKeyAboutTheDigestCounts(t *testing.T) {
 		check(c.name, c.signer, c.says)
 	}
 	f.push(t, tag, testIndex(t, "amd64", "linux/amd64"))
-	check("an index in its place", "", "is none")
+	check("an index in its place", "", "what is there is none")
 	f.answer(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusForbidden); return true })
 	if _, err := r.Signed(t.Context(), res, keys); !errors.Is(err, ErrDenied) {
 		t.Errorf("a registry that refuses: %v", err)
@@ -137,20 +139,33 @@ func TestSigningKeysAreReadOrRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, _, err := ed25519.GenerateKey(rand.Reader)
+	inPEM := func(key any) []byte {
+		der, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	}
+	curve, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(public)
+	exchange, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for says, content := range map[string][]byte{
-		"one public key in PEM": []byte("text"), "one public key": append(text, text...), "damaged": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")}),
-		"not an ECDSA": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "too long": make([]byte, maxSigningKey+1),
+	weak := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537}
+	long := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 8191), E: 65537}
+	for _, c := range []struct {
+		says    string
+		content []byte
+	}{
+		{"one public key in PEM", []byte("text")}, {"one public key", append(text, text...)}, {"damaged", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")})},
+		{"none of ECDSA", inPEM(&curve.PublicKey)}, {"none of ECDSA", inPEM(exchange.PublicKey())}, {"none of ECDSA", inPEM(weak)}, {"none of ECDSA", inPEM(long)},
+		{"too long", make([]byte, maxSigningKey+1)},
 	} {
-		if _, err := LoadSigningKeys([]string{good, write(content)}); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("want %q: %v", says, err)
+		if _, err := LoadSigningKeys([]string{good, write(c.content)}); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("want %q: %v", c.says, err)
 		}
 	}
 	if _, err := LoadSigningKeys([]string{filepath.Join(dir, "nowhere")}); !errors.Is(err, os.ErrNotExist) {

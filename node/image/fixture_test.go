@@ -31,10 +31,10 @@ type fixture struct {
 	hook     atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 }
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB, o ...registry.Option) *fixture {
 	t.Helper()
 	f := &fixture{}
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	store := registry.New(append(o, registry.Logger(log.New(io.Discard, "", 0)))...)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.requests.Add(1)
 		if hook := f.hook.Load(); hook != nil && (*hook)(w, r) {

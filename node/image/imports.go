@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/v6node/v6node/node/image/archive"
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/node/image/imported"
 	"github.com/v6node/v6node/runtime"
@@ -56,7 +57,7 @@ func (i *Imports) Signed(ctx context.Context, r Resolved, keys *SigningKeys) (st
 	}
 	if rec != nil {
 		for _, s := range rec.Signatures {
-			if n, err := keys.verify(s.Payload, s.Signature, r.Digest); err == nil {
+			if n, err := keys.verifyImported(s, r.Digest); err == nil {
 				return keys.names[n], nil
 			}
 		}
@@ -66,6 +67,13 @@ func (i *Imports) Signed(ctx context.Context, r Resolved, keys *SigningKeys) (st
 		return "", unsigned(r, "signatures of such images are not looked at")
 	}
 	return signed.Signed(ctx, r, keys)
+}
+
+func (k *SigningKeys) verifyImported(s archive.Signature, digest string) (int, error) {
+	if len(s.Bundle) > 0 {
+		return k.verifyBundle(s.Bundle, digest)
+	}
+	return k.verify(s.Payload, s.Signature, digest)
 }
 
 // Provide implements Source.

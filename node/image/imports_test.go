@@ -2,9 +2,6 @@ package image
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
 	"io"
 	"os"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
@@ -158,11 +156,12 @@ func TestAnImportedImageNeedsNoRegistry(t *testing.T) {
 
 // As cosign save writes it, except that a tar is made of it.
 func TestASignatureMayComeWithItsImage(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	file := filepath.Join(t.TempDir(), "key.pub")
+	key := signingKey(t, file)
+	keys, err := LoadSigningKeys([]string{file})
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := &SigningKeys{names: []string{"key.pub"}, keys: []*ecdsa.PublicKey{&key.PublicKey}}
 	images := imported.Open(filepath.Join(t.TempDir(), "imported"))
 	source := &Imports{Images: images, Others: newResolver(t, Options{Timeout: time.Second})}
 	img := testImage(t, "amd64", "signed")
@@ -170,14 +169,31 @@ func TestASignatureMayComeWithItsImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for about, want := range map[string]error{digest.String(): nil, "sha256:" + strings.Repeat("0", 64): ErrUnreachable} {
-		signature, err := imagekit.Sign(key, about)
+	old := func(about string) (v1.Image, error) { return imagekit.Sign(key, about) }
+	refers := func(about string) (v1.Image, error) {
+		bundle, err := imagekit.Bundle(key, about, imagekit.SignPredicate)
+		if err != nil {
+			return nil, err
+		}
+		return imagekit.Referrer(about, imagekit.SignPredicate, bundle)
+	}
+	other := "sha256:" + strings.Repeat("0", 64)
+	for _, c := range []struct {
+		make     func(string) (v1.Image, error)
+		about    string
+		unlisted bool // in the index, as cosign save leaves what refers to an image
+		want     error
+	}{
+		{old, digest.String(), false, nil}, {old, other, false, ErrUnreachable},
+		{refers, digest.String(), false, nil}, {refers, digest.String(), true, nil}, {refers, other, true, ErrUnreachable},
+	} {
+		signature, err := c.make(c.about)
 		if err != nil {
 			t.Fatal(err)
 		}
 		path := filepath.Join(t.TempDir(), "archive.tar")
 		if err := imagekit.WriteFile(path, false, func(w io.Writer) error {
-			return imagekit.SaveOCI(w, imagekit.Named{What: img}, imagekit.Named{What: signature})
+			return imagekit.SaveOCI(w, imagekit.Named{What: img}, imagekit.Named{What: signature, Unlisted: c.unlisted})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -186,8 +202,8 @@ func TestASignatureMayComeWithItsImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if by, err := source.Signed(t.Context(), r, keys); !errors.Is(err, want) || err == nil && by != "key.pub" {
-			t.Errorf("a signature of %s: %q, %v", about, by, err)
+		if by, err := source.Signed(t.Context(), r, keys); !errors.Is(err, c.want) || err == nil && by != "key.pub" {
+			t.Errorf("a signature of %s: %q, %v", c.about, by, err)
 		}
 		if _, err := images.Remove(t.Context(), r.Digest); err != nil {
 			t.Fatal(err)

@@ -3,8 +3,6 @@ package image
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -272,44 +270,52 @@ func TestTheLoginOfARegistryIsNotShownToItsMirror(t *testing.T) {
 }
 
 func TestASignatureIsFoundAtAMirrorAndBehindIt(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys := &SigningKeys{names: []string{"key.pub"}, keys: []*ecdsa.PublicKey{&key.PublicKey}}
-	mirror, origin := serve(t, imagekit.RegistryOptions{}), serve(t, imagekit.RegistryOptions{})
-	ref := pushTo(t, mirror, "org/algo", "v1", testImage(t, "amd64", ""))
-	sign := func(r *imagekit.Registry, by *ecdsa.PrivateKey) {
-		t.Helper()
-		s, err := imagekit.Sign(by, ref.Digest)
-		if err != nil {
-			t.Fatal(err)
+	key, keys := loadKey(t)
+	stranger, _ := loadKey(t)
+	for _, referring := range []bool{false, true} {
+		mirror := serve(t, imagekit.RegistryOptions{Referrers: true, Username: "alice", Password: "pw", Token: true})
+		origin := serve(t, imagekit.RegistryOptions{})
+		ref := pushTo(t, mirror, "org/algo", "v1", testImage(t, "amd64", ""))
+		sign := func(r *imagekit.Registry, by *ecdsa.PrivateKey) {
+			t.Helper()
+			if !referring {
+				s, err := imagekit.Sign(by, ref.Digest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pushTo(t, r, "org/algo", strings.Replace(ref.Digest, ":", "-", 1)+".sig", s)
+				return
+			}
+			s, err := imagekit.Referrer(ref.Digest, signPredicate, bundleOf(t, by, ref.Digest, signPredicate))
+			if err == nil {
+				err = r.PushReferrers("org/algo", ref.Digest, s)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
-		pushTo(t, r, "org/algo", strings.Replace(ref.Digest, ":", "-", 1)+".sig", s)
-	}
-	d := newCerts(t)
-	d.mirrored(origin.Host(), mirror.Host())
-	r := newResolver(t, Options{Access: d.access()})
-	got := resolve(t, r, origin.Host()+"/org/algo:v1")
-	if _, err := r.Signed(t.Context(), got, keys); !errors.Is(err, ErrSignature) {
-		t.Errorf("without a signature: %v", err)
-	}
-	sign(mirror, stranger)
-	if _, err := r.Signed(t.Context(), got, keys); !errors.Is(err, ErrSignature) {
-		t.Errorf("with a stranger's: %v", err)
-	}
-	sign(origin, key)
-	if by, err := r.Signed(t.Context(), got, keys); err != nil || by != "key.pub" {
-		t.Errorf("behind the mirror: %q, %v", by, err)
-	}
-	sign(mirror, key)
-	origin.Close()
-	if by, err := r.Signed(t.Context(), got, keys); err != nil || by != "key.pub" {
-		t.Errorf("at the mirror: %q, %v", by, err)
+		d := newCerts(t)
+		d.mirrored(origin.Host(), mirror.Host())
+		access := d.access()
+		access.Logins = withLogins(login(mirror.Host(), "alice", "pw")).Logins
+		r := newResolver(t, Options{Access: access})
+		got := resolve(t, r, origin.Host()+"/org/algo:v1")
+		if _, err := r.Signed(t.Context(), got, keys); !errors.Is(err, ErrSignature) {
+			t.Errorf("without a signature: %v", err)
+		}
+		sign(mirror, stranger)
+		if _, err := r.Signed(t.Context(), got, keys); !errors.Is(err, ErrSignature) {
+			t.Errorf("with a stranger's: %v", err)
+		}
+		sign(origin, key)
+		if by, err := r.Signed(t.Context(), got, keys); err != nil || by != "k.pub" {
+			t.Errorf("behind the mirror: %q, %v", by, err)
+		}
+		sign(mirror, key)
+		origin.Close()
+		if by, err := r.Signed(t.Context(), got, keys); err != nil || by != "k.pub" {
+			t.Errorf("at the mirror: %q, %v", by, err)
+		}
 	}
 }
 

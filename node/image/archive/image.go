@@ -132,7 +132,7 @@ func (a *Archive) readLayout() error {
 	}
 	switch {
 	case len(a.Images) > 0:
-		return nil
+		return a.readBundles()
 	case len(others) > 0:
 		slices.Sort(others)
 		return fmt.Errorf("%w: it is made for %v, this machine is %s/%s", ErrPlatform, slices.Compact(others), a.o.OS, a.o.Architecture)

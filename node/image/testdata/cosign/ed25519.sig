@@ -1,0 +1,1 @@
+0ilRTMi5KW3sgYtwK57NemUs8DoJkGF8k+a4ZoV2kyGy913AfJT+90bzOk4qjowZ7qiLZSxEV2xiUB38l7dfCw==
