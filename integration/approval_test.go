@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/v6node/v6node/integration/standin"
@@ -226,12 +227,64 @@ func signedImages(t *testing.T, w *world) {
 			t.Errorf("on record is %v", e)
 		}
 	}
+	for _, r := range []*imagekit.Registry{registry, w.registry(t, imagekit.RegistryOptions{Referrers: true})} {
+		bundledImages(t, w, n, r, trusted, stranger)
+	}
 	out, _, err := w.v6node(t, "policy", "test", "--config", n.Config, "--image", refs["foreign"].Tag)
-	if err == nil || !strings.Contains(out, "none of the keys") {
+	if err == nil || !strings.Contains(out, "none of the keys") || !strings.Contains(out, "of cosign 3") {
 		t.Errorf("policy test: %v\n%s", err, out)
 	}
 	if out, errOut, err := w.v6node(t, "policy", "test", "--config", n.Config, "--image", refs["signed"].Tag); err != nil {
 		t.Errorf("policy test: %v\n%s%s", err, out, errOut)
+	}
+}
+
+// bundledImages: what cosign 3 writes beside images, in a registry that tells what refers to them or in one that does not.
+func bundledImages(t *testing.T, w *world, n *node, r *imagekit.Registry, trusted, stranger *ecdsa.PrivateKey) {
+	refs := map[string]imagekit.Ref{}
+	for _, name := range []string{"signed3", "foreign3", "swapped3", "attested3"} {
+		refs[name] = w.pack(t, r, "suite/"+name, name)
+	}
+	type statement struct {
+		key              *ecdsa.PrivateKey
+		about, predicate string
+	}
+	const sbom = "https://spdx.dev/Document"
+	for name, all := range map[string][]statement{
+		"signed3":   {{stranger, "signed3", imagekit.SignPredicate}, {trusted, "signed3", sbom}, {trusted, "signed3", imagekit.SignPredicate}},
+		"foreign3":  {{stranger, "foreign3", imagekit.SignPredicate}},
+		"swapped3":  {{trusted, "signed3", imagekit.SignPredicate}},
+		"attested3": {{trusted, "attested3", sbom}},
+	} {
+		var referrers []v1.Image
+		for _, s := range all {
+			bundle, err := imagekit.Bundle(s.key, refs[s.about].Digest, s.predicate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, err := imagekit.Referrer(refs[name].Digest, s.predicate, bundle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			referrers = append(referrers, img)
+		}
+		if err := r.PushReferrers("suite/"+name, refs[name].Digest, referrers...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, says := range map[string]string{"foreign3": "none of the keys", "swapped3": "about another image", "attested3": "there is no signature"} {
+		if done := n.call(t, "env", nil, image(refs[name].Tag)); done.Status != standin.StatusNotAllowed || !strings.Contains(done.Text, "of cosign 3 (a bundle that refers to the image): ") || !strings.Contains(done.Text, says) {
+			t.Errorf("%s: %q, %q", name, done.Status, done.Text)
+		}
+	}
+	for _, ref := range []string{refs["signed3"].Tag, refs["signed3"].Pinned} {
+		done := n.call(t, "env", nil, image(ref))
+		if got := completed[environment](t, done).Raw["IMAGE_MARK"]; got != "signed3" {
+			t.Errorf("the image %q ran", got)
+		}
+		if e := n.onRecord(t, "decided", done.ID); len(e) != 1 || !strings.Contains(fmt.Sprint(e[0]["reason"]), "signed with trusted.pub") {
+			t.Errorf("on record is %v", e)
+		}
 	}
 }
 

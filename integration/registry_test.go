@@ -70,7 +70,7 @@ func (w *world) certsDir(t *testing.T) string {
 func behindAMirror(t *testing.T, w *world) {
 	const user, password = "reader", "open-sesame"
 	authority, secured := private(t)
-	mirror := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password, Token: true, TLS: secured})
+	mirror := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password, Token: true, TLS: secured, Referrers: true})
 	ref := w.pack(t, mirror, "suite/algo", "mirrored")
 	unsigned := w.pack(t, mirror, "suite/unsigned", "unsigned")
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -82,6 +82,18 @@ func behindAMirror(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	if _, err := mirror.Push("suite/algo", strings.Replace(ref.Digest, ":", "-", 1)+".sig", signature); err != nil {
+		t.Fatal(err)
+	}
+	bundled := w.pack(t, mirror, "suite/bundled", "bundled")
+	bundle, err := imagekit.Bundle(key, bundled.Digest, imagekit.SignPredicate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	referrer, err := imagekit.Referrer(bundled.Digest, imagekit.SignPredicate, bundle)
+	if err == nil {
+		err = mirror.PushReferrers("suite/bundled", bundled.Digest, referrer)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
@@ -125,8 +137,10 @@ func behindAMirror(t *testing.T, w *world) {
 	extra["policies"] = map[string]any{"signatures": map[string]any{"keys": pub}}
 	strict := w.start(t, nodeOptions{Extra: extra, Env: env})
 	if pulls {
-		if got := strict.mark(t, registry+"/suite/algo:latest"); got != "mirrored" {
-			t.Errorf("the image with the mark %q ran", got)
+		for name, want := range map[string]string{"algo": "mirrored", "bundled": "bundled"} {
+			if got := strict.mark(t, registry+"/suite/"+name+":latest"); got != want {
+				t.Errorf("the image with the mark %q ran", got)
+			}
 		}
 	}
 	// That nobody else has a signature cannot be known without the registry.
