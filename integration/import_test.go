@@ -3,7 +3,13 @@
 package integration
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,6 +26,7 @@ func importScenarios() []scenario {
 	return oneByOne([]scenario{
 		{"an imported archive of docker save runs without a registry, until it is removed", dockerImport},
 		{"an imported OCI archive runs by the digest that its registry had", ociImport},
+		{"an imported image runs by the signature that came with it", signedImport},
 		{"an imported SIF file runs", sifImport},
 	})
 }
@@ -167,6 +174,45 @@ func ociImport(t *testing.T, w *world) {
 	}
 	if got := n.mark(t, ref.Pinned); got != "index" {
 		t.Errorf("by digest the image with the mark %q ran", got)
+	}
+}
+
+// As `cosign save` of cosign 3 leaves a signature: in no index.
+func signedImport(t *testing.T, w *world) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub := w.put(t, filepath.Join(w.place(t), "cosign.pub"), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), 0o644)
+	registry := fmt.Sprintf("r%d.invalid", w.number())
+	n := w.start(t, nodeOptions{Extra: map[string]any{"policies": map[string]any{"signatures": map[string]any{"keys": pub}}}})
+	for name, predicate := range map[string]string{"signed": imagekit.SignPredicate, "attested": "https://spdx.dev/Document"} {
+		img := w.build(t, name)
+		digest, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := imagekit.Bundle(key, digest.String(), predicate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		referrer, err := imagekit.Referrer(digest.String(), predicate, bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.importFile(t, "--name", registry+"/suite/"+name+":1.0", w.archive(t, false, func(out io.Writer) error {
+			return imagekit.SaveOCI(out, imagekit.Named{What: img}, imagekit.Named{What: referrer, Unlisted: true})
+		}))
+	}
+	if got := n.mark(t, registry+"/suite/signed:1.0"); got != "signed" {
+		t.Errorf("the image with the mark %q ran", got)
+	}
+	if done := n.call(t, "env", nil, image(registry+"/suite/attested:1.0")); done.Status == standin.StatusCompleted {
+		t.Error("an image without a signature ran")
 	}
 }
 

@@ -49,7 +49,7 @@ func TestSigningKeysAreReadAndNobodyElseMayChangeThem(t *testing.T) {
 		o := h.load(t, map[string]any{"policies": map[string]any{"signatures": map[string]any{"keys": []string{file}}}})
 		return results(t, o.signing)
 	}
-	want(t, look(file), name, OK, file)
+	want(t, look(file), name, OK, file, "ECDSA P-256", "cosign 1, 2 and 3")
 	for _, c := range []struct {
 		path string
 		mode os.FileMode

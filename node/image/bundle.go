@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -162,13 +161,13 @@ func states(payload []byte, digest string) error {
 	}
 	other := "none"
 	for _, subject := range f["subject"].GetListValue().GetValues() {
-		hex := subject.GetStructValue().GetFields()["digest"].GetStructValue().GetFields()["sha256"].GetStringValue()
-		if "sha256:"+hex == digest {
+		about := "sha256:" + subject.GetStructValue().GetFields()["digest"].GetStructValue().GetFields()["sha256"].GetStringValue()
+		if about == digest {
 			return nil
 		}
-		if hex != "" {
-			other = "sha256:" + hex
+		if imageref.IsDigest(about) {
+			other = about
 		}
 	}
-	return fmt.Errorf("the signature is about another image, %s", short(strings.ToValidUTF8(other, "")))
+	return fmt.Errorf("the signature is about another image, %s", other)
 }

@@ -391,13 +391,53 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 }
 
 // FuzzArchive: any file is an archive, or is refused with a kind; what is taken is as its digests say.
+// refers is an artifact that refers to an image and is in no index.
+func refers(t testing.TB, img v1.Image, bundle []byte) imagekit.Named {
+	t.Helper()
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := imagekit.Referrer(digest.String(), imagekit.SignPredicate, bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return imagekit.Named{What: r, Unlisted: true}
+}
+
+func TestBundlesThatReferToAnImageAreTakenAlong(t *testing.T) {
+	img := small(t, "amd64", "x", true)
+	good := []byte(`{"bundle":1}`)
+	for _, c := range []struct {
+		name string
+		path string
+		want int
+	}{
+		{"a bundle", save(t, false, oci(named(img), refers(t, img, good))), 1},
+		{"a bundle and one that is too long", save(t, true, oci(named(img), refers(t, img, make([]byte, MaxBundle+1)), refers(t, img, good))), 1},
+		{"a bundle with other content than its digest", edit(t, save(t, false, oci(named(img), refers(t, img, good))), "", `{"bundle":1}`, `{"bundle":2}`), 0},
+	} {
+		a := mustLoad(t, c.path)
+		if len(a.Images) != 1 || len(a.Signatures) != c.want || c.want > 0 && !bytes.Equal(a.Signatures[0].Bundle, good) {
+			t.Errorf("%s: %d images, %+v", c.name, len(a.Images), a.Signatures)
+		}
+	}
+	many := []imagekit.Named{named(img)}
+	for i := range maxSignatures + 1 {
+		many = append(many, refers(t, img, fmt.Append(nil, i)))
+	}
+	if a := mustLoad(t, save(t, false, oci(many...))); len(a.Signatures) != maxSignatures {
+		t.Errorf("%d signatures were taken", len(a.Signatures))
+	}
+}
+
 func FuzzArchive(f *testing.F) {
 	img := small(f, "amd64", "x", true)
 	index, err := imagekit.Index(img, small(f, "s390x", "y", false))
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, write := range []func(io.Writer) error{docker(named(img, "a:1")), oci(named(img, "r.example.org/a:1")), oci(named(index))} {
+	for _, write := range []func(io.Writer) error{docker(named(img, "a:1")), oci(named(img, "r.example.org/a:1")), oci(named(index)), oci(named(img), refers(f, img, []byte("{}")))} {
 		for _, compress := range []bool{false, true} {
 			content, err := os.ReadFile(save(f, compress, write))
 			if err != nil {
