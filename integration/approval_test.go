@@ -4,11 +4,7 @@ package integration
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -171,16 +167,12 @@ func signedImages(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	key := func(name string) (*ecdsa.PrivateKey, string) {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+		k, public, err := imagekit.SigningKey()
 		if err != nil {
 			t.Fatal(err)
 		}
 		file := filepath.Join(dir, name+".pub")
-		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644); err != nil {
+		if err := os.WriteFile(file, public, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return k, file

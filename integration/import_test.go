@@ -3,12 +3,7 @@
 package integration
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
@@ -179,15 +174,11 @@ func ociImport(t *testing.T, w *world) {
 
 // As `cosign save` of cosign 3 leaves a signature: in no index.
 func signedImport(t *testing.T, w *world) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, public, err := imagekit.SigningKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub := w.put(t, filepath.Join(w.place(t), "cosign.pub"), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), 0o644)
+	pub := w.put(t, filepath.Join(w.place(t), "cosign.pub"), string(public), 0o644)
 	registry := fmt.Sprintf("r%d.invalid", w.number())
 	n := w.start(t, nodeOptions{Extra: map[string]any{"policies": map[string]any{"signatures": map[string]any{"keys": pub}}}})
 	for name, predicate := range map[string]string{"signed": imagekit.SignPredicate, "attested": "https://spdx.dev/Document"} {

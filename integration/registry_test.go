@@ -3,13 +3,8 @@
 package integration
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,7 +68,7 @@ func behindAMirror(t *testing.T, w *world) {
 	mirror := w.registry(t, imagekit.RegistryOptions{Username: user, Password: password, Token: true, TLS: secured, Referrers: true})
 	ref := w.pack(t, mirror, "suite/algo", "mirrored")
 	unsigned := w.pack(t, mirror, "suite/unsigned", "unsigned")
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, public, err := imagekit.SigningKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +91,6 @@ func behindAMirror(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := w.sif(t, t.TempDir(), "algo", fmt.Sprintf("mirrored SIF %d", w.number()), false)
 	artifact(t, mirror, "group/algo", f)
 
@@ -110,7 +101,7 @@ func behindAMirror(t *testing.T, w *world) {
 	helper := w.put(t, filepath.Join(place, "bin", "docker-credential-suite"), fmt.Sprintf("#!/bin/sh\nread server\necho \"$1 $server\" >> %q\n[ \"$server\" = %s ] || { echo 'credentials not found in native keychain'; exit 1; }\necho '{\"Username\":%q,\"Secret\":%q}'\n",
 		filepath.Join(place, "bin", "asked"), mirror.Host(), user, password), 0o755)
 	logins := w.put(t, filepath.Join(place, "auth.json"), `{"credsStore":"suite"}`, 0o600)
-	pub := w.put(t, filepath.Join(place, "cosign.pub"), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), 0o644)
+	pub := w.put(t, filepath.Join(place, "cosign.pub"), string(public), 0o644)
 	extra := map[string]any{"registries": map[string]any{"auth_files": logins, "host_logins": false, "certs_dirs": certs}}
 	env := []string{"PATH=" + filepath.Dir(helper) + ":" + os.Getenv("PATH")}
 

@@ -2,9 +2,12 @@ package imagekit
 
 import (
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"strings"
 
@@ -15,6 +18,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 )
+
+// SigningKey makes a key as `cosign generate-key-pair` does, and its public half in PEM.
+func SigningKey() (key *ecdsa.PrivateKey, public []byte, err error) {
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("write a public key: %w", err)
+	}
+	return key, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
 
 // Sign makes what `cosign sign --key` of cosign 1 and 2 puts beside an image with that digest: an
 // image that holds the signature. Its tag is the digest, - for :, and .sig.

@@ -1,11 +1,6 @@
 package check
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net"
 	"os"
@@ -15,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/keyfile"
 	"github.com/v6node/v6node/proxy/e2e"
 )
@@ -22,16 +18,12 @@ import (
 // cosignKey writes a public key as cosign does.
 func cosignKey(t *testing.T, dir string) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	_, public, err := imagekit.SigningKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "cosign.pub")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644); err != nil {
+	if err := os.WriteFile(file, public, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return file
