@@ -40,7 +40,7 @@ type sight struct {
 	Mounts     []string                `json:"mounts"`
 	Namespaces map[string]string       `json:"namespaces"`
 	Processes  []string                `json:"processes"`
-	Files      []struct{ Path string } `json:"files"`
+	Files      []seenFile              `json:"files"`
 	Root       []string                `json:"root"`
 	Hosts      string                  `json:"hosts"`
 	ResolvConf string                  `json:"resolv_conf"`
@@ -48,6 +48,11 @@ type sight struct {
 	Writable   map[string]string       `json:"writable"`
 	Connect    map[string]string       `json:"connect"`
 	Environ    []string                `json:"environ"`
+}
+
+type seenFile struct {
+	Path string
+	Size int64
 }
 
 // environment is what the test algorithm's env returns.

@@ -26,6 +26,7 @@ func suite() []scenario {
 		killScenarios(),
 		retryScenarios(),
 		sandboxScenarios(),
+		writableScenarios(),
 		proxyScenarios(),
 		connectionScenarios(),
 		rivalScenarios(),

@@ -223,7 +223,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 	files.Input = func(f *os.File) (*payload.Object, error) {
 		return n.inputFile(ctx, a, r, n.limitsOf(rec).InputSize, f)
 	}
-	ws, err := n.files.Prepare(files)
+	ws, err := n.files.Prepare(ctx, files)
 	if err != nil {
 		return nil, err
 	}
@@ -571,7 +571,10 @@ func (n *Node) workspaceSpec(rec *ledger.Record, r *server.Run, plan *reach.Plan
 
 // Database is a database of the configuration as a run's workspace takes it.
 func Database(d config.Database) workspace.Database {
-	return workspace.Database{Label: d.Label, Type: d.Type, URI: d.URI, Env: d.Env, CopyPlace: d.MountMode == config.MountCopy}
+	return workspace.Database{
+		Label: d.Label, Type: d.Type, URI: d.URI, Env: d.Env, CopyPlace: d.MountMode == config.MountCopy,
+		Private: d.Private, Writable: d.MountMode == config.MountWritable, SizeLimit: d.SizeLimit,
+	}
 }
 
 func (n *Node) engineSpec(rec *ledger.Record, ws *workspace.Run) *engine.Spec {

@@ -15,6 +15,7 @@ import (
 	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/policy"
 	"github.com/v6node/v6node/node/server"
+	"github.com/v6node/v6node/node/workspace"
 )
 
 func (n *Node) bestEffort() bool { return n.cfg.Enforce == config.EnforceBestEffort }
@@ -199,6 +200,9 @@ type meter struct {
 
 func (m *meter) measure(ctx context.Context, l limits.Limits) error {
 	ws := m.node.files.Open(m.runID)
+	if err := m.measureFolders(ctx, ws); err != nil {
+		return err
+	}
 	var used, bound int64
 	for _, p := range []struct {
 		limit, more int64
@@ -241,6 +245,33 @@ func (m *meter) measure(ctx context.Context, l limits.Limits) error {
 	m.free = free
 	if used+held > bound {
 		return tooMuch("files that it had deleted and still held open, with its output and /mnt/tmp,", l.OutputSize+l.ScratchSize, "limits.output_size and limits.scratch_size together")
+	}
+	return nil
+}
+
+// measureFolders holds the folders that the run may change to their size. What else
+// changes them counts too: whoever works in a full one is stopped.
+func (m *meter) measureFolders(ctx context.Context, ws *workspace.Run) error {
+	folders, err := ws.Folders()
+	if err != nil || len(folders) == 0 {
+		return err
+	}
+	pids, err := m.node.engine.Processes(ctx, m.runID)
+	if err != nil {
+		return err
+	}
+	for _, f := range folders {
+		n, err := f.Use()
+		if err != nil {
+			return err
+		}
+		held, err := f.HeldUse(pids)
+		if err != nil {
+			return err
+		}
+		if n+held > f.Limit {
+			return tooMuch(fmt.Sprintf("the folder of the database %q, with deleted files on its disk that the algorithm held open,", f.Label), f.Limit, "databases[].size_limit")
+		}
 	}
 	return nil
 }

@@ -83,11 +83,13 @@ func (s Server) Base() *url.URL {
 
 // Ways to mount a file or folder database.
 const (
-	// MountCopy puts the database where the reference node's copy would be, /mnt/data/<file name>. Nothing
-	// is copied all the same: it is mounted read-only.
+	// MountCopy puts the database where the reference node's copy would be, /mnt/data/<file name>, read-only.
+	// Only where the configuration says so itself is it a copy indeed, see Database.Private.
 	MountCopy = "copy"
 	// MountReadOnly puts it at /mnt/<label><extension>, read-only.
 	MountReadOnly = "ro"
+	// MountWritable puts a folder at /mnt/<label>, and runs may change it.
+	MountWritable = "rw"
 )
 
 // Database is one data source of the node.
@@ -95,7 +97,9 @@ type Database struct {
 	Label     string // an identifier, unique without regard to case
 	URI       string // an absolute path, or the address of a service with whatever credentials it contains
 	Type      string // csv, parquet, sql, sparql, excel, omop, folder, other
-	MountMode string // MountCopy or MountReadOnly; without meaning for services
+	MountMode string // MountCopy, MountReadOnly or MountWritable; without meaning for services
+	Private   bool   // each run gets a copy of the file, which it may change and which goes with it
+	SizeLimit int64  // bytes of a folder that is MountWritable
 	Env       Env    // given to runs that ask for this database
 	// Endpoints are where a service listens: what runs that ask for it can
 	// connect to. Empty where the URI does not tell.

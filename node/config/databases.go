@@ -102,7 +102,8 @@ func (d *decoder) database(v *value, path string) (Database, bool) {
 	uri := s.literal("uri", &given)
 	kind := s.text("type", &db.Type)
 	db.MountMode = MountCopy
-	copied := s.oneOf("mount_mode", &db.MountMode, MountCopy, MountReadOnly) && db.MountMode == MountCopy
+	copied := s.oneOf("mount_mode", &db.MountMode, MountCopy, MountReadOnly, MountWritable) && db.MountMode == MountCopy
+	s.size("size_limit", &db.SizeLimit, minFolder)
 	db.Env = s.env("env", func(string) error { return nil })
 	if v == nil || v.kind != mapping {
 		return db, false
@@ -122,7 +123,26 @@ func (d *decoder) database(v *value, path string) (Database, bool) {
 	d.checkLabel(s, db)
 	d.checkVariables(s, db)
 	d.place(s, &db, given, copied)
+	d.checkWritable(s, db)
 	return db, len(d.problems) == before
+}
+
+// minFolder is the least size of a folder that runs may change.
+const minFolder = 1 << 20
+
+// checkWritable holds a folder that runs may change to a size, without which one of them could fill the disk.
+func (d *decoder) checkWritable(s *section, db Database) {
+	_, line := s.get("mount_mode")
+	limit, at := s.get("size_limit")
+	switch {
+	case limit != nil && db.MountMode != MountWritable:
+		d.fail(at, s.child("size_limit"), "%s: only a folder with mount_mode: rw has one; remove it", s.child("size_limit"))
+	case db.MountMode != MountWritable:
+	case db.Type != "folder":
+		d.fail(line, s.child("mount_mode"), "%s: only a folder (type: folder) can be writable; for a file, mount_mode: copy gives each run a copy that it may change", s.child("mount_mode"))
+	case limit == nil:
+		d.fail(line, s.child("size_limit"), "%s is missing; a writable folder needs one, such as 10g", s.child("size_limit"))
+	}
 }
 
 func (d *decoder) checkLabel(s *section, db Database) {
@@ -130,7 +150,7 @@ func (d *decoder) checkLabel(s *section, db Database) {
 	switch {
 	case !identifier.MatchString(db.Label) || len(db.Label) > 64:
 		d.fail(at.line, s.child("label"), "%s: %q is not an identifier; use letters, digits and _, not starting with a digit, at most 64", s.child("label"), clip(db.Label))
-	case (db.Label == "data" || db.Label == "tmp") && (db.Type == "folder" || db.MountMode == MountReadOnly):
+	case (db.Label == "data" || db.Label == "tmp") && (db.Type == "folder" || db.MountMode != MountCopy):
 		d.fail(at.line, s.child("label"), "%s: /mnt/%s has another meaning in the container; choose another label", s.child("label"), db.Label)
 	}
 }
@@ -171,7 +191,7 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 	isFile := slices.Contains(fileTypes, db.Type)
 	if !isFile && !strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "./") && !strings.HasPrefix(given, "../") {
 		db.URI = given
-		if db.MountMode == MountReadOnly {
+		if db.MountMode != MountCopy {
 			m, _ := s.get("mount_mode")
 			d.fail(m.line, s.child("mount_mode"), "%s: only files and folders can be mounted; remove it", s.child("mount_mode"))
 		}
@@ -191,10 +211,13 @@ func (d *decoder) place(s *section, db *Database, given string, copied bool) {
 		return
 	}
 	db.URI = p
-	if m, line := s.get("mount_mode"); copied && m != nil {
-		d.warn(line, s.child("mount_mode"), "%s: nothing is copied; %q is mounted read-only in the same place", s.child("mount_mode"), db.Label)
+	if m, line := s.get("mount_mode"); copied && m != nil && db.Type == "folder" {
+		d.warn(line, s.child("mount_mode"), "%s: a folder is not copied; %q is mounted read-only", s.child("mount_mode"), db.Label)
+	} else if copied && m != nil {
+		db.Private = true
+		d.warn(line, s.child("mount_mode"), "%s: each run that asks for %q gets a copy of the file, which takes time and room; without mount_mode it is mounted read-only in the same place", s.child("mount_mode"), db.Label)
 	} else if db.Type == "folder" && db.MountMode == MountCopy {
-		d.warn(at.line, key, "%s: the folder %q is mounted read-only, not writable as in the reference node; write mount_mode: ro to say so", key, db.Label)
+		d.warn(at.line, key, "%s: the folder %q is mounted read-only, not writable as in the reference node; write mount_mode: ro to say so, or rw with a size_limit", key, db.Label)
 	}
 }
 

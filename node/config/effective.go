@@ -244,14 +244,20 @@ func levelName(l slog.Level) string {
 }
 
 func (d Database) document(show showing) *value {
-	uri, mode := d.URI, none()
+	uri, mode, limit := d.URI, none(), none()
 	if show == mask {
 		uri = d.shown().URI
 	}
 	if d.IsPath() {
-		mode = words(d.MountMode)
+		// The word says more than the default.
+		if d.Private || d.MountMode != MountCopy {
+			mode = words(d.MountMode)
+		}
 	}
-	return object("label", words(d.Label), "uri", words(uri), "type", words(d.Type), "mount_mode", mode, "env", show.env(d.Env))
+	if d.SizeLimit > 0 {
+		limit = sized(d.SizeLimit)
+	}
+	return object("label", words(d.Label), "uri", words(uri), "type", words(d.Type), "mount_mode", mode, "size_limit", limit, "env", show.env(d.Env))
 }
 
 func (w Whitelist) document() *value {

@@ -24,16 +24,24 @@ func (w *Run) CheckAccess(uid int64) error {
 			continue
 		}
 		path := src.mount.Host
+		if src.from != "" {
+			path = src.from // who may not read that, may not read a copy
+		}
 		info, err := os.Stat(path)
 		if err != nil {
 			return unreadable(src.db.Label, path, err)
 		}
 		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || mayOpen(access{mode: info.Mode(), owner: int64(st.Uid), group: int64(st.Gid), listed: hasACL(path)}, uid, stranger) {
+		writing := src.from == "" && !src.mount.ReadOnly
+		if !ok || mayOpen(access{mode: info.Mode(), owner: int64(st.Uid), group: int64(st.Gid), listed: hasACL(path), writing: writing}, uid, stranger) {
 			continue
 		}
-		return fmt.Errorf("%w %q: %s cannot be read by %s, as which this image's algorithm runs (%s, mode %04o): change the file's owner or permissions, for a file that all may read is safe in a folder that only its owner may enter",
-			ErrDatabase, src.db.Label, path, describeUser(uid, stranger), describeOwner(int64(st.Uid), stranger), info.Mode().Perm())
+		what := "read"
+		if writing {
+			what = "read and written"
+		}
+		return fmt.Errorf("%w %q: %s cannot be %s by %s, as which this image's algorithm runs (%s, mode %04o): change the file's owner or permissions, for a file that all may read is safe in a folder that only its owner may enter",
+			ErrDatabase, src.db.Label, path, what, describeUser(uid, stranger), describeOwner(int64(st.Uid), stranger), info.Mode().Perm())
 	}
 	return nil
 }
@@ -57,14 +65,18 @@ type access struct {
 	mode         fs.FileMode
 	owner, group int64
 	listed       bool // it has a list of further users (acl(5))
+	writing      bool // it is to be written too
 }
 
-// mayOpen tells whether a file or folder may be opened for reading by a user who
+// mayOpen tells whether a file or folder may be opened by a user who
 // may be in its group, but cannot be the stranger nor in the stranger's group.
 func mayOpen(a access, uid, stranger int64) bool {
 	need := fs.FileMode(0o4)
 	if a.mode.IsDir() {
 		need = 0o5
+	}
+	if a.writing {
+		need |= 0o2
 	}
 	if a.owner == uid && uid != stranger {
 		return a.mode>>6&need == need

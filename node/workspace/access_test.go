@@ -41,15 +41,17 @@ func TestInAUserNamespaceOtherUsersAreStrangers(t *testing.T) {
 		uid  int64
 		want bool
 	}{
-		"the user's own file":                      {access{0o600, 0, 0, false}, 0, true},
-		"the user's own file, for an image's user": {access{0o600, 0, 0, false}, 1000, false},
-		"another user's file":                      {access{0o600, stranger, stranger, false}, 0, false},
-		"another user's file for its group":        {access{0o640, stranger, stranger, false}, 0, false},
-		"another user's file for all":              {access{0o604, stranger, stranger, false}, 0, true},
-		"another user's file, with a list":         {access{0o640, stranger, stranger, true}, 0, true},
-		"another user's file for the user's group": {access{0o640, stranger, 0, false}, 0, true},
-		"another user's file, for the user 65534":  {access{0o600, stranger, stranger, false}, stranger, false},
-		"another user's folder that all may enter": {access{fs.ModeDir | 0o755, stranger, stranger, false}, 0, true},
+		"the user's own file":                      {access{0o600, 0, 0, false, false}, 0, true},
+		"the user's own file, for an image's user": {access{0o600, 0, 0, false, false}, 1000, false},
+		"another user's file":                      {access{0o600, stranger, stranger, false, false}, 0, false},
+		"another user's file for its group":        {access{0o640, stranger, stranger, false, false}, 0, false},
+		"another user's file for all":              {access{0o604, stranger, stranger, false, false}, 0, true},
+		"another user's file, with a list":         {access{0o640, stranger, stranger, true, false}, 0, true},
+		"another user's file for the user's group": {access{0o640, stranger, 0, false, false}, 0, true},
+		"another user's file, for the user 65534":  {access{0o600, stranger, stranger, false, false}, stranger, false},
+		"the user's own folder, to be changed":     {access{fs.ModeDir | 0o500, 0, 0, false, true}, 0, false},
+		"a folder that all may change":             {access{fs.ModeDir | 0o777, stranger, stranger, false, true}, 0, true},
+		"another user's folder that all may enter": {access{fs.ModeDir | 0o755, stranger, stranger, false, false}, 0, true},
 	} {
 		if got := mayOpen(c.access, c.uid, stranger); got != c.want {
 			t.Errorf("%s: %v", name, got)
@@ -60,7 +62,7 @@ func TestInAUserNamespaceOtherUsersAreStrangers(t *testing.T) {
 func TestADatabaseThatTheAlgorithmCannotOpenIsRefused(t *testing.T) {
 	root, spec := base(t)
 	spec.Requested = []Request{{Label: "default"}}
-	w, err := root.Prepare(spec)
+	w, err := root.Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}

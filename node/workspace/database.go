@@ -27,6 +27,12 @@ type Database struct {
 	// CopyPlace mounts a file where the reference node puts its copy,
 	// /mnt/data/<file name>, and not at /mnt/<label><suffix>.
 	CopyPlace bool
+	// Private gives the run a copy of a file, which it may change and which goes
+	// with the workspace.
+	Private bool
+	// Writable lets runs change a folder, up to SizeLimit bytes on the disk.
+	Writable  bool
+	SizeLimit int64
 }
 
 // Request is one database that a task names, with the parameters that the
@@ -40,10 +46,10 @@ type source struct {
 	mount  *Mount
 	uri    string // as the algorithm sees it
 	params map[string]json.RawMessage
+	from   string // of what mount is a copy, "" for the database itself
 }
 
-// resolveDatabases looks up what the task names. Files and folders must exist;
-// they are mounted in place and never copied.
+// resolveDatabases looks up what the task names. Files and folders must exist.
 func resolveDatabases(have []Database, wanted []Request) ([]source, error) {
 	var out []source
 	for _, w := range wanted {
@@ -97,7 +103,7 @@ func (d Database) Mount() (*Mount, error) {
 	return mountOf(d, path)
 }
 
-// mountOf gives the read-only mount of a file or folder.
+// mountOf gives the mount of a file or folder.
 func mountOf(db Database, path string) (*Mount, error) {
 	label := db.Label
 	// The mount is made of the resolved path, so that a link swapped after
@@ -120,7 +126,9 @@ func mountOf(db Database, path string) (*Mount, error) {
 		m.Container = dataFolder + "/" + filepath.Base(path)
 	case info.Mode().IsRegular():
 		m.Container += filepath.Ext(path)
-	case !info.IsDir():
+	case info.IsDir():
+		m.ReadOnly = !db.Writable
+	default:
 		return nil, fmt.Errorf("%w %q: %s is neither a file nor a folder: correct its uri in the node's configuration", ErrDatabase, label, path)
 	}
 	return m, nil

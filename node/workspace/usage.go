@@ -21,9 +21,17 @@ const (
 	leastEntry = 4 << 10
 )
 
-// OutputUse measures what lies beside the run's output, the output included, in
-// bytes on the disk. It stops beyond limit, if that is not 0.
-func (w *Run) OutputUse(limit int64) (int64, error) { return diskUse(w.data(), limit) }
+// OutputUse measures what lies beside the run's output, the output included, and
+// the run's own copies of databases, in bytes on the disk. It stops beyond limit, if
+// that is not 0.
+func (w *Run) OutputUse(limit int64) (int64, error) {
+	n, err := diskUse(w.data(), limit)
+	if err != nil || limit > 0 && n > limit {
+		return n, err
+	}
+	more, err := diskUse(w.path(copiesName), 0) // as many files as the node made
+	return n + more, err
+}
 
 // ScratchUse measures a job's /mnt/tmp, as OutputUse does.
 func (w *Run) ScratchUse(jobID, limit int64) (int64, error) {
@@ -42,10 +50,15 @@ func (w *Run) FreeSpace() (int64, error) {
 // HeldUse measures the files on the run's file system that processes hold open
 // and that have no name any more, so that OutputUse and ScratchUse do not see
 // them. A process that has ended holds nothing.
-func (w *Run) HeldUse(pids []int) (int64, error) {
+func (w *Run) HeldUse(pids []int) (int64, error) { return heldUse(w.data(), pids) }
+
+// HeldUse is that for the folder's file system.
+func (f Folder) HeldUse(pids []int) (int64, error) { return heldUse(f.Path, pids) }
+
+func heldUse(beside string, pids []int) (int64, error) {
 	var home unix.Stat_t
-	if err := unix.Stat(w.data(), &home); err != nil {
-		return 0, fmt.Errorf("look at the files of run %d: %w", w.id, err)
+	if err := unix.Stat(beside, &home); err != nil {
+		return 0, fmt.Errorf("look at the file system of %s: %w", beside, err)
 	}
 	var sum int64
 	seen := map[uint64]bool{}

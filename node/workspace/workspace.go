@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,7 +96,7 @@ func (r Root) Open(runID int64) *Run { return &Run{root: r, id: runID} }
 
 // Prepare makes the workspace of a run. It replaces what an earlier attempt of
 // the same run left. On an error nothing of it remains.
-func (r Root) Prepare(s *Spec) (_ *Run, err error) {
+func (r Root) Prepare(ctx context.Context, s *Spec) (_ *Run, err error) {
 	w := r.Open(s.RunID)
 	sources, err := resolveDatabases(s.Databases, s.Requested)
 	if err != nil {
@@ -111,6 +112,12 @@ func (r Root) Prepare(s *Spec) (_ *Run, err error) {
 	}()
 	if err := w.makeDirs(s); err != nil {
 		return nil, fmt.Errorf("make the files of run %d: %w", s.RunID, err)
+	}
+	if err := w.lendFolders(sources); err != nil {
+		return nil, err
+	}
+	if err := w.copyPrivate(ctx, sources); err != nil {
+		return nil, err
 	}
 	input, err := w.writeInput(s)
 	if err != nil {

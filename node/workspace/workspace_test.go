@@ -80,7 +80,7 @@ func TestValuesAreEncodedAsTheToolsExpect(t *testing.T) {
 
 func TestARunSeesOnlyTheDatabasesItsTaskNames(t *testing.T) {
 	root, spec := base(t)
-	w, err := root.Prepare(spec)
+	w, err := root.Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestDatabaseFaultsNameTheDatabaseAndTheCure(t *testing.T) {
 		"unknown": "not offered by this node",
 	} {
 		spec.Requested = []Request{{Label: label}}
-		_, err := root.Prepare(spec)
+		_, err := root.Prepare(t.Context(), spec)
 		if !errors.Is(err, ErrDatabase) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), label) {
 			t.Errorf("%s: %v", label, err)
 		}
@@ -133,7 +133,7 @@ func TestTheImagesOwnVariableCannotBeSet(t *testing.T) {
 	root, spec := base(t)
 	for _, name := range []string{"PKG_NAME", "1ST", "A-B", ""} {
 		spec.AlgorithmEnv = map[string]string{name: "x"}
-		if _, err := root.Prepare(spec); err == nil {
+		if _, err := root.Prepare(t.Context(), spec); err == nil {
 			t.Errorf("algorithm_env %q was accepted", name)
 		}
 	}
@@ -142,7 +142,7 @@ func TestTheImagesOwnVariableCannotBeSet(t *testing.T) {
 func TestTheRunContextFileIsPlainAndComplete(t *testing.T) {
 	root, spec := base(t)
 	spec.RunContext = true
-	w, err := root.Prepare(spec)
+	w, err := root.Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestTheRunContextFileIsPlainAndComplete(t *testing.T) {
 
 func TestOnlyAPlainFileIsTakenAsOutput(t *testing.T) {
 	root, spec := base(t)
-	w, err := root.Prepare(spec)
+	w, err := root.Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestOnlyAPlainFileIsTakenAsOutput(t *testing.T) {
 
 func TestAnAlgorithmCannotChangeTheNodesCopyOfItsToken(t *testing.T) {
 	root, spec := base(t)
-	w, err := root.Prepare(spec)
+	w, err := root.Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestAnAlgorithmCannotChangeTheNodesCopyOfItsToken(t *testing.T) {
 
 func TestRemovingLeavesNothingAndMayBeRepeated(t *testing.T) {
 	root, spec := base(t)
-	w, err := root.Prepare(spec)
+	w, err := root.Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
