@@ -206,6 +206,7 @@ func (w *world) v6node(t testing.TB, args ...string) (stdout, stderr string, err
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if w.user != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.user.credential()}
+		cmd.Env = append(os.Environ(), "HOME="+w.dir) // root's is not for this user
 	}
 	err = cmd.Run()
 	return out.String(), errOut.String(), err

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -198,7 +199,7 @@ func (s secrets) processes(t *testing.T, w *world, n *node) {
 			t.Errorf("the arguments of process %d (%.60s) have %q", pid, args, found)
 		}
 		name := filepath.Base(string(bytes.SplitN(args, []byte{0}, 2)[0]))
-		if !strings.HasPrefix(name, "containerd") && name != "runc" && name != "rootlesskit" || !strings.Contains(string(args), w.dir) && !strings.Contains(string(args), "/v6node-") {
+		if !strings.HasPrefix(name, "containerd") && !slices.Contains([]string{"runc", "rootlesskit", "crio", "conmon"}, name) || !strings.Contains(string(args), w.dir) && !strings.Contains(string(args), "/v6node-") {
 			continue
 		}
 		env, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))

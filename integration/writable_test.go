@@ -57,7 +57,7 @@ func ownCopy(t *testing.T, w *world) {
 		"limits":    map[string]any{"output_size": "2m"},
 	}})
 	const inside = "/mnt/data/own.csv"
-	completed[any](t, n.call(t, "hoard", kwargs{"path": inside, "bytes": 1 << 20}, databases("own")))
+	completed[any](t, n.call(t, "hoard", kwargs{"path": inside, "bytes": 1 << 20, "seconds": 0}, databases("own")))
 	if b, err := os.ReadFile(filepath.Join(dir, "own.csv")); err != nil || !bytes.Equal(b, []byte(patients)) {
 		t.Errorf("the original is %q now (%v)", b, err)
 	}
@@ -79,7 +79,7 @@ func writableFolder(t *testing.T, w *world) {
 		{"label": "models", "uri": models, "type": "folder", "mount_mode": "rw", "size_limit": "4m"},
 		{"label": "records", "uri": filepath.Join(dir, "records"), "type": "folder", "mount_mode": "ro"},
 	}}})
-	completed[any](t, n.call(t, "hoard", kwargs{"path": "/mnt/models/first", "bytes": 1 << 20}, databases("models")))
+	completed[any](t, n.call(t, "hoard", kwargs{"path": "/mnt/models/first", "bytes": 1 << 20, "seconds": 0}, databases("models")))
 	if info, err := os.Stat(filepath.Join(models, "first")); err != nil || info.Size() != 1<<20 {
 		t.Errorf("what the run wrote did not stay: %v, %v", info, err)
 	}

@@ -108,6 +108,15 @@ func stateDir(dir string) (string, error) {
 // keeper returns the process that keeps the namespace, 0 for none. RootlessKit
 // holds a lock as long as it lives, so that its number cannot be another's.
 func (n *Namespace) keeper() (int, error) {
+	// First, for to ask for the lock takes it for a moment, in which RootlessKit
+	// could not have it. It writes the number when it has.
+	b, err := os.ReadFile(filepath.Join(n.state, "child_pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // there is none, or it begins or ends
+	}
+	if err != nil {
+		return 0, err
+	}
 	f, err := os.Open(filepath.Join(n.state, "lock"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -120,13 +129,6 @@ func (n *Namespace) keeper() (int, error) {
 		return 0, nil // nobody has it
 	} else if !errors.Is(err, unix.EWOULDBLOCK) {
 		return 0, fmt.Errorf("ask whether RootlessKit lives: %w", err)
-	}
-	b, err := os.ReadFile(filepath.Join(n.state, "child_pid"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil // it begins or ends
-	}
-	if err != nil {
-		return 0, err
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || pid <= 1 {
@@ -142,6 +144,10 @@ func (n *Namespace) PID() int { return n.pid }
 func (n *Namespace) Make(ctx context.Context) error {
 	if n.pid != 0 {
 		return nil
+	}
+	// Of a keeper that was killed.
+	if err := os.Remove(filepath.Join(n.state, "child_pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {

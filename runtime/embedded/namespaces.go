@@ -60,6 +60,7 @@ func (d *Containerd) removeStrays(ctx context.Context, before []string) {
 }
 
 // namespaces are the paths of all sandboxes' network namespaces, living or not.
+// Those that were killed when they began have got none that anybody needs.
 func (c *client) namespaces(ctx context.Context) ([]string, error) {
 	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 	if err != nil {
@@ -78,6 +79,9 @@ func (c *client) namespaces(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("sandbox %s: %w", s.GetId(), err)
 		}
 		if info.RuntimeSpec == nil || info.RuntimeSpec.Linux == nil {
+			if s.GetState() == cri.PodSandboxState_SANDBOX_NOTREADY {
+				continue
+			}
 			return nil, fmt.Errorf("sandbox %s does not say which one it has", s.GetId())
 		}
 		for _, ns := range info.RuntimeSpec.Linux.Namespaces {
