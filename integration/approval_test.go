@@ -18,7 +18,6 @@ import (
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/admin"
-	"github.com/v6node/v6node/node/keyfile"
 )
 
 // approvalScenarios are about runs that wait for the administrator, and about
@@ -348,39 +347,14 @@ func reloaded(t *testing.T, w *world) {
 
 func protectedKey(t *testing.T, w *world) {
 	n := w.configure(t, nodeOptions{Sealed: true})
-	file, secret := filepath.Join(filepath.Dir(n.Config), "private_key.pem"), filepath.Join(filepath.Dir(n.Config), "passphrase")
-	if err := os.WriteFile(secret, []byte("correct horse\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	if err := keyfile.Create(file, n.key, []byte("correct horse")); err != nil {
-		t.Fatal(err)
-	}
-	if w.user != nil {
-		if err := w.user.own(filepath.Dir(file)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	n.reconfigure(t, func(doc map[string]any) {
-		doc["encryption"].(map[string]any)["passphrase_file"] = secret
-	})
+	lock(t, w, n, "correct horse")
 	if out, errOut, err := w.v6node(t, "key", "upload", "--config", n.Config); err != nil || w.server.PublicKey(n.org) != n.key.Public().Base64() {
 		t.Fatalf("upload: %v, %s%s", err, out, errOut)
 	}
 	if out, errOut, err := w.v6node(t, "key", "check", "--config", n.Config); err != nil {
 		t.Errorf("check: %v, %s%s", err, out, errOut)
 	}
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.WaitOnline(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.login(within(t)); err != nil {
-		t.Fatal(err)
-	}
+	n.online(t)
 	completed[map[string]any](t, n.call(t, "noop", nil))
 	if strings.Contains(n.Log(1000), "horse") {
 		t.Error("the passphrase is in the log")

@@ -44,15 +44,7 @@ func (n *node) complete(t *testing.T) {
 // runsATask starts the node and runs a task on its database.
 func (n *node) runsATask(t *testing.T) {
 	t.Helper()
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.WaitOnline(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.login(within(t)); err != nil {
-		t.Fatal(err)
-	}
+	n.online(t)
 	got := completed[map[string]any](t, n.call(t, "noop", nil, databases("default")))
 	if len(got) == 0 {
 		t.Error("the result is empty")

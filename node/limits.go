@@ -196,6 +196,9 @@ type meter struct {
 	runID, jobID int64
 	own          int64 // what the node itself has put there
 	free         int64 // when files without a name were last looked for
+
+	looked  bool               // for folders, once: they do not change while the run lives
+	folders []workspace.Folder // that the run may change
 }
 
 func (m *meter) measure(ctx context.Context, l limits.Limits) error {
@@ -252,15 +255,21 @@ func (m *meter) measure(ctx context.Context, l limits.Limits) error {
 // measureFolders holds the folders that the run may change to their size. What else
 // changes them counts too: whoever works in a full one is stopped.
 func (m *meter) measureFolders(ctx context.Context, ws *workspace.Run) error {
-	folders, err := ws.Folders()
-	if err != nil || len(folders) == 0 {
-		return err
+	if !m.looked {
+		folders, err := ws.Folders()
+		if err != nil {
+			return err
+		}
+		m.looked, m.folders = true, folders
+	}
+	if len(m.folders) == 0 {
+		return nil
 	}
 	pids, err := m.node.engine.Processes(ctx, m.runID)
 	if err != nil {
 		return err
 	}
-	for _, f := range folders {
+	for _, f := range m.folders {
 		n, err := f.Use()
 		if err != nil {
 			return err
