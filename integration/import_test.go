@@ -90,7 +90,7 @@ func dockerImport(t *testing.T, w *world) {
 	name := registry.Host() + "/suite/saved:1.0"
 	other := registry.Host() + "/suite/other:1.0"
 	file := w.archive(t, true, func(out io.Writer) error {
-		return imagekit.SaveDocker(out, imagekit.Named{Names: []string{name}, What: w.build(t, "saved")}, imagekit.Named{Names: []string{other}, What: w.build(t, "other")})
+		return imagekit.SaveDocker(out, imagekit.Named{Names: []string{name}, What: w.build(t, "saved")}, imagekit.Named{Names: []string{other}, What: w.build(t, "second")})
 	})
 	registry.Close()
 	n := w.start(t, nodeOptions{})
@@ -101,7 +101,7 @@ func dockerImport(t *testing.T, w *world) {
 		t.Fatalf("%q were imported", digests)
 	}
 	pinned := registry.Host() + "/suite/saved@" + digests[0]
-	for ref, want := range map[string]string{name: "saved", pinned: "saved", other: "other"} {
+	for ref, want := range map[string]string{name: "saved", pinned: "saved", other: "second"} {
 		if got := n.mark(t, ref); got != want {
 			t.Errorf("%s ran the image with the mark %q", ref, got)
 		}
@@ -129,7 +129,7 @@ func dockerImport(t *testing.T, w *world) {
 		t.Errorf("v6node image rm: %v\n%s%s", err, out, errOut)
 	}
 	n.failed(t, n.call(t, "env", nil, image(name)), standin.StatusNoImage, name)
-	if got := n.mark(t, other); got != "other" {
+	if got := n.mark(t, other); got != "second" {
 		t.Errorf("the image with the mark %q ran", got)
 	}
 }

@@ -28,6 +28,7 @@ type fakeStore struct {
 	images     map[string]*runtime.Image // by id
 	containers []*runtime.Container
 	stuck      string // the id of one that cannot be removed
+	busy       string // the id of one that a container has
 	removed    []string
 	onRemove   func(id string)
 }
@@ -77,6 +78,9 @@ func (s *fakeStore) RemoveImage(_ context.Context, ref string) error {
 	i := s.find(ref)
 	if i == nil {
 		return nil
+	}
+	if i.ID == s.busy {
+		return runtime.ErrImageInUse
 	}
 	if i.ID == s.stuck {
 		return errors.New("the runtime does not want to")
@@ -250,6 +254,36 @@ func TestOfAForeignRuntimeOnlyTheNodesImagesGo(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{digest("a"), digest("d"), digest("e")}; !slices.Equal(got, want) {
 		t.Errorf("from the node's own runtime went %s", got)
+	}
+}
+
+func TestOfAForeignRuntimeAnImageStaysThatSomebodyElseHasPulledToo(t *testing.T) {
+	converted, shared, tagged, elsewhere := img("a"), img("b"), img("c"), img("d")
+	converted.RepoDigests = []string{"127.0.0.1:40001/sif/a@" + digest("1"), "127.0.0.1:40002/imported/a@" + digest("1")}
+	shared.RepoDigests = append(shared.RepoDigests, "127.0.0.1:40001/imported/b@"+digest("2"))
+	tagged.RepoDigests, tagged.RepoTags = []string{"127.0.0.1:40001/imported/c@" + digest("3")}, []string{"reg.invalid/c:v1"}
+	elsewhere.RepoDigests = append(elsewhere.RepoDigests, "mirror.invalid/d@"+digest("d"))
+	records := []*ledger.Record{ran(4, "d", 999), ran(5, "e", 999)}
+	for i, letter := range []string{"a", "b", "c"} {
+		r := ran(int64(i+1), letter, 999)
+		r.RuntimeImage = digest(letter)
+		records = append(records, r)
+	}
+	store := newStore(converted, shared, tagged, elsewhere, img("e"))
+	collector(t, store, foreign, records...).mustCollect(t, admin.GCOptions{All: true})
+	got := strings.Fields(store.gone())
+	slices.Sort(got)
+	if !slices.Equal(got, []string{digest("a"), digest("e")}) {
+		t.Errorf("went %s", got)
+	}
+}
+
+func TestAnImageThatAContainerHasByNowStays(t *testing.T) {
+	store := newStore(img("a"), img("b"))
+	store.busy = digest("a")
+	r := collector(t, store, foreign, ran(1, "a", 999), ran(2, "b", 999)).mustCollect(t, admin.GCOptions{All: true})
+	if store.gone() != digest("b") || len(r.Items) != 1 || r.Freed != 100 {
+		t.Errorf("went %s: %+v", store.gone(), r)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/v6node/v6node/node/collect"
+	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/image/imageref"
 	"github.com/v6node/v6node/node/ledger"
 	"github.com/v6node/v6node/runtime"
@@ -97,12 +98,22 @@ func canonical(ref string) string {
 type storedImage struct {
 	*runtime.Image
 	imageUse
-	byID bool // runs had it by its id: its names are the node's own
+	pulled []string // repositories from which runs have had it; without those that had it by its id
+}
+
+// foreign tells whether somebody else has pulled the image too, as far as its
+// names tell: the node pulls by digest only, from the repositories that its runs
+// have named or from its own on loopback.
+func (s *storedImage) foreign() bool {
+	return slices.ContainsFunc(slices.Concat(s.RepoTags, s.RepoDigests), func(name string) bool {
+		repository, _, pinned := strings.Cut(name, "@")
+		return !image.Served(name) && !(pinned && slices.Contains(s.pulled, repository))
+	})
 }
 
 // storedImages returns the images that are this node's to collect. Those of
 // another's runtime are, as far as runs of this node have used them and nobody
-// has pulled them by a tag.
+// else has pulled them.
 func (n *Node) storedImages(ctx context.Context, uses map[string]*imageUse, now time.Time) ([]*storedImage, error) {
 	managed := n.cfg.Runtime.Endpoint == ""
 	found := make(map[string]*storedImage)
@@ -120,7 +131,9 @@ func (n *Node) storedImages(ctx context.Context, uses map[string]*imageUse, now 
 			found[img.ID] = s
 		}
 		s.add(u)
-		s.byID = s.byID || !strings.Contains(name, "@")
+		if repository, _, ok := strings.Cut(name, "@"); ok {
+			s.pulled = append(s.pulled, repository)
+		}
 	}
 	if managed {
 		all, err := n.images.ListImages(ctx)
@@ -144,7 +157,7 @@ func (n *Node) storedImages(ctx context.Context, uses map[string]*imageUse, now 
 	}
 	var out []*storedImage
 	for _, s := range found {
-		if s.Pinned || !managed && !s.byID && len(s.RepoTags) > 0 {
+		if s.Pinned || !managed && s.foreign() {
 			continue
 		}
 		s.needed = s.needed || slices.ContainsFunc(containers, func(c *runtime.Container) bool {
@@ -171,7 +184,11 @@ func (n *Node) imageThings(stored []*storedImage) []collect.Thing {
 		out = append(out, collect.Thing{
 			Kind: "image", Name: s.shown, Names: names, Size: int64(s.Size), UsedAt: s.usedAt, Kept: s.needed,
 			Remove: func(ctx context.Context) (bool, error) {
-				return n.using.remove(names, func() bool { return n.wanted(names) }, func() error { return n.images.RemoveImage(ctx, s.ID) })
+				done, err := n.using.remove(names, func() bool { return n.wanted(names) }, func() error { return n.images.RemoveImage(ctx, s.ID) })
+				if errors.Is(err, runtime.ErrImageInUse) { // another's container, made since the list was
+					return false, nil
+				}
+				return done, err
 			},
 		})
 	}

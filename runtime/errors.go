@@ -36,6 +36,9 @@ var (
 	// ErrImageNotFound means that the registry, or the runtime's own store, has
 	// no such image.
 	ErrImageNotFound = errors.New("image not found")
+	// ErrImageInUse means that the runtime keeps an image because a container has
+	// it, perhaps one that is just being made and is in no list yet.
+	ErrImageInUse = errors.New("the image is in use")
 	// ErrRegistryDenied means that the registry refuses access to the image.
 	ErrRegistryDenied = errors.New("the registry refuses access")
 	// ErrRegistryUnreachable means that the registry could not be reached or

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -28,13 +29,14 @@ type fakeCRI struct {
 	served sync.WaitGroup
 
 	// Set before start.
-	version    *cri.VersionResponse
-	conditions []*cri.RuntimeCondition
-	driver     cri.CgroupDriver
-	handlers   []*cri.RuntimeHandler
-	noEvents   bool // answer GetContainerEvents with EOF at once, as CRI-O does
-	pull       func(ctx context.Context, ref string) error
-	fsBytes    func() uint64
+	version     *cri.VersionResponse
+	conditions  []*cri.RuntimeCondition
+	driver      cri.CgroupDriver
+	handlers    []*cri.RuntimeHandler
+	noEvents    bool // answer GetContainerEvents with EOF at once, as CRI-O does
+	pull        func(ctx context.Context, ref string) error
+	fsBytes     func() uint64
+	keepsImages string // why no image can be removed
 
 	mu         sync.Mutex
 	next       int
@@ -412,6 +414,9 @@ func (f *fakeCRI) ListImages(context.Context, *cri.ListImagesRequest) (*cri.List
 func (f *fakeCRI) RemoveImage(_ context.Context, r *cri.RemoveImageRequest) (*cri.RemoveImageResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.keepsImages != "" {
+		return nil, errors.New(f.keepsImages)
+	}
 	delete(f.images, r.Image.Image)
 	return &cri.RemoveImageResponse{}, nil
 }

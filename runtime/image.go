@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,31 +107,20 @@ func (c *Client) ListImages(ctx context.Context) ([]*Image, error) {
 	return all, nil
 }
 
-// ImageStores returns the directories in which the runtime keeps images, as it
-// names them: they are on file systems of the machine that it runs on.
-func (c *Client) ImageStores(ctx context.Context) ([]string, error) {
-	r, err := call(ctx, c, "find the image store", c.img.ImageFsInfo, &cri.ImageFsInfoRequest{})
-	if err != nil {
-		return nil, err
-	}
-	var dirs []string
-	for _, f := range slices.Concat(r.ImageFilesystems, r.ContainerFilesystems) {
-		if dir := f.GetFsId().GetMountpoint(); dir != "" && !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
-		}
-	}
-	return dirs, nil
-}
-
 // RemoveImage removes an image with all its names. One that is not there is no
-// error.
+// error. Some runtimes keep one that a container has: then the error is
+// ErrImageInUse.
 func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 	_, err := call(ctx, c, "remove the image "+oneLine(ref), c.img.RemoveImage, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: stored(ref)}})
+	var e *Error
+	if errors.As(err, &e) && e.Kind == nil && strings.Contains(e.Error(), "image is in use by") { // CRI-O has no code for it
+		e.Kind = ErrImageInUse
+	}
 	return unlessGone(err)
 }
 
-// ImageDirectories returns the directories on whose file systems the runtime
-// keeps its images.
+// ImageDirectories returns the directories in which the runtime keeps its images,
+// as it names them: they are on file systems of the machine that it runs on.
 func (c *Client) ImageDirectories(ctx context.Context) ([]string, error) {
 	r, err := call(ctx, c, "ask for the file systems of the images", c.img.ImageFsInfo, &cri.ImageFsInfoRequest{})
 	if err != nil {
@@ -138,7 +128,7 @@ func (c *Client) ImageDirectories(ctx context.Context) ([]string, error) {
 	}
 	var out []string
 	for _, f := range r.ImageFilesystems {
-		if m := f.GetFsId().GetMountpoint(); m != "" {
+		if m := f.GetFsId().GetMountpoint(); m != "" && !slices.Contains(out, m) {
 			out = append(out, m)
 		}
 	}

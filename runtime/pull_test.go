@@ -241,6 +241,15 @@ func TestImageLookup(t *testing.T) {
 	}
 }
 
+func TestAnImageThatTheRuntimeKeepsForAContainerIsInUse(t *testing.T) {
+	f := newFake(t)
+	f.keepsImages = "delete image: image used by 5e61bf: image is in use by a container: consider listing external containers and force-removing image"
+	f.start(t)
+	if err := dialFake(t, f).RemoveImage(t.Context(), testRef); !errors.Is(err, ErrImageInUse) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestPullErrorsAreKnownByTheRuntimesWords(t *testing.T) {
 	for _, tc := range []struct {
 		code codes.Code

@@ -55,6 +55,9 @@ const (
 	openSources     = 4 // files kept open between Resolve and Ensure
 )
 
+// Namespace is the first part of the names under which a store serves images.
+const Namespace = "sif"
+
 // Store makes SIF images pullable. Its methods may be called by many goroutines.
 type Store struct {
 	o        Options
@@ -367,7 +370,7 @@ func (s *Store) ensure(ctx context.Context, r Resolved, progress report) (*Pull,
 		return nil, errors.Join(err, sent.release(ctx))
 	}
 	served := &servedImage{store: s, resolved: r, image: img, record: rec}
-	name := "sif/" + registry.Name(path.Base(r.ref.Name+r.ref.Repository))
+	name := Namespace + "/" + registry.Name(path.Base(r.ref.Name+r.ref.Repository))
 	remove, err := s.registry.Add(name, registry.Tag(r.Digest), served)
 	if err != nil {
 		return nil, errors.Join(err, img.Close(), sent.release(ctx))

@@ -112,7 +112,7 @@ func sameFileSystem(a, b string) (bool, error) {
 // imageStore looks at the room for images, where an existing runtime keeps them.
 func (o Options) imageStore(ctx context.Context, report func(Result)) error {
 	return o.ask(ctx, report, func(rt *runtime.Client) error {
-		dirs, err := rt.ImageStores(ctx)
+		dirs, err := rt.ImageDirectories(ctx)
 		if err != nil {
 			return err
 		}

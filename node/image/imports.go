@@ -16,6 +16,9 @@ import (
 	"github.com/v6node/v6node/sif/registry"
 )
 
+// importedNamespace is the first part of the names under which imported images are served to the runtime.
+const importedNamespace = "imported"
+
 // Imports is the source of container images that an administrator has imported, in front of the one that asks
 // registries: what was imported is what its name means, and no registry is asked for it. The runtime pulls it from
 // the registry on loopback that serves SIF images.
@@ -104,7 +107,7 @@ func (i *Imports) Provide(ctx context.Context, r Resolved, o Provision) (_ *Prov
 		return nil, &Error{Ref: r.Reference, Kind: ErrChanged, Cause: err,
 			text: fmt.Sprintf("the imported image %s was removed or damaged meanwhile (%v): send the task again, or import the image again", r.Pinned, err)}
 	}
-	served, err := i.Serve.Serve("imported", path.Base(r.Repository), importedImage{i.Images, rec, manifest})
+	served, err := i.Serve.Serve(importedNamespace, path.Base(r.Repository), importedImage{i.Images, rec, manifest})
 	if err != nil {
 		return nil, fmt.Errorf("serve the imported image %s: %w", r.Pinned, err)
 	}
