@@ -458,6 +458,7 @@ func (n *node) active(t *testing.T, run int64) {
 type gate struct {
 	n         *node
 	task, run int64
+	restarts  int // after which it was attended
 }
 
 // hold starts an algorithm that runs until release and then counts how often it
