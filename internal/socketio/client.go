@@ -28,6 +28,7 @@ type Options struct {
 // HandshakeError says that the server answered the websocket handshake with an HTTP status.
 type HandshakeError struct {
 	Status int
+	Header http.Header
 	Body   string // at most 1 KiB
 }
 
@@ -82,7 +83,7 @@ func Dial(ctx context.Context, rawURL string, header http.Header, namespace stri
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-			return nil, &HandshakeError{Status: resp.StatusCode, Body: string(body)}
+			return nil, &HandshakeError{Status: resp.StatusCode, Header: resp.Header, Body: string(body)}
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause

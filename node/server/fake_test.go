@@ -35,7 +35,7 @@ type fake struct {
 	revoked  map[string]bool // tokens that are no longer accepted
 	logins   int
 	refreshs int
-	answers  map[string]http.HandlerFunc // "METHOD /path" below /api
+	answers  map[string]http.HandlerFunc // "METHOD /path" below /api; "socket" for the handshake
 	seen     []string                    // "METHOD /path?query body"
 	headers  []http.Header
 	peers    map[string]bool // the node's ends of the connections
@@ -193,6 +193,13 @@ func (f *fake) login(body []byte) http.HandlerFunc {
 }
 
 func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	refuse := f.answers["socket"]
+	f.mu.Unlock()
+	if refuse != nil {
+		refuse(w, r)
+		return
+	}
 	c, err := socketio.Accept(w, r, f.accept)
 	if err != nil {
 		return

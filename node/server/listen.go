@@ -83,7 +83,7 @@ func (l *listener) connect(ctx context.Context) error {
 		case access != "": // else there is no new token yet
 			refused = ""
 		}
-		delay := wait.next()
+		delay := max(wait.next(), askedToWait(err, v.now()))
 		if refused != "" && before == "" {
 			delay = 0 // the cure is known, and has not been tried yet
 		}
@@ -100,6 +100,17 @@ func (l *listener) connect(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// askedToWait is how long the server, or what is before it, wants to be left alone after a session that did not come
+// about: by its answer to the handshake, or to what comes before that.
+func askedToWait(err error, now time.Time) time.Duration {
+	var he *socketio.HandshakeError
+	if errors.As(err, &he) {
+		return retryAfter(he.Header, now)
+	}
+	_, asked := Passing(err)
+	return asked
 }
 
 // session is one connection, from the token to its end. It returns the token that it used and

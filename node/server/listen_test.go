@@ -366,3 +366,40 @@ func TestTheDelayGrowsIsRandomAndStartsAnew(t *testing.T) {
 		t.Error("the delay is not random")
 	}
 }
+
+func TestABusyServersWishIsHonouredByTheEventSocketToo(t *testing.T) {
+	const wish = time.Second // the least that the header can say; the delays of a reconnect are far below
+	for _, code := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		f := newFake(t).start()
+		refused := make(chan time.Time, 100)
+		f.on("socket", func(w http.ResponseWriter, _ *http.Request) {
+			f.on("socket", nil)
+			refused <- time.Now()
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(code)
+		})
+		h := listen(t, f.connected(nil))
+		h.next(Synced)
+		if waited := time.Since(<-refused); waited < wish {
+			t.Errorf("%d: connected again after %s", code, waited)
+		}
+	}
+}
+
+func TestWhatAServerCanAskTheEventSocketToWaitIsBounded(t *testing.T) {
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-3": 0, "soon": 0, "99999999": maxRetryAfter, "Sun, 22 Nov 2026 03:00:30 GMT": 30 * time.Second, "Sun, 22 Nov 2099 03:00:30 GMT": maxRetryAfter,
+	} {
+		err := unreachable(t.Context(), "server", &socketio.HandshakeError{Status: 503, Header: http.Header{"Retry-After": {value}}})
+		if got := askedToWait(err, now); got != want {
+			t.Errorf("%q: got %s, want %s", value, got, want)
+		}
+	}
+	if got := askedToWait(&StatusError{Code: 503, RetryAfter: 7 * time.Second}, now); got != 7*time.Second {
+		t.Errorf("of a login that was refused: %s", got)
+	}
+	if got := askedToWait(errSilent, now); got != 0 {
+		t.Errorf("of no answer: %s", got)
+	}
+}
