@@ -24,6 +24,7 @@ func suite() []scenario {
 		stopScenarios(),
 		ledgerScenarios(),
 		killScenarios(),
+		goneScenarios(),
 		retryScenarios(),
 		sandboxScenarios(),
 		writableScenarios(),

@@ -111,7 +111,7 @@ func (n *Node) adoptRun(ctx context.Context, rec *ledger.Record, l engine.Living
 			n.takeOver(own, ctx, a, rec, l, served, release)
 		})
 	case ledger.Exited, ledger.Delivered:
-		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) { n.settle(own, rec) })
+		n.launch(ctx, rec, func(own, _ context.Context, a *activeRun) { n.settle(own, a, rec) })
 	}
 }
 

@@ -37,12 +37,17 @@ func lasting(ctx context.Context, longer time.Duration) (context.Context, contex
 }
 
 // deliver sends a run's final status with its result and log, and repeats it
-// until the server has acknowledged. It returns an error only when ctx ends; the
-// try that is under way then is finished.
-func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
+// until the server has acknowledged. It returns an error only when own ends, or
+// errGone when the server no longer has the run; the try that is under way then is finished.
+func (n *Node) deliver(own context.Context, a *activeRun, rec *ledger.Record) error {
+	ctx, end := a.wanted(own)
+	defer end()
 	log := n.log.With("run", rec.RunID)
 	retry := backoff.New(backoff.Server)
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		try, cancel := lasting(ctx, lastTry)
 		err := n.send(try, rec)
 		cancel()
@@ -53,7 +58,7 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 			// Our own earlier PATCH whose reply was lost, or a kill.
 			log.InfoContext(ctx, "the server has this run as finished already", "status", rec.Status)
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return context.Cause(ctx)
 		default:
 			again, wait := server.Passing(err)
 			if !again && rec.Reason != string(ReasonUndelivered) {
@@ -68,8 +73,8 @@ func (n *Node) deliver(ctx context.Context, rec *ledger.Record) error {
 			n.metrics.DeliveryFailed()
 			wait = max(wait, retry.Next())
 			log.WarnContext(ctx, "the result could not be delivered, trying again", "error", err, "wait", wait)
-			if err := backoff.Sleep(ctx, wait); err != nil {
-				return err
+			if backoff.Sleep(ctx, wait) != nil {
+				return context.Cause(ctx)
 			}
 			continue
 		}

@@ -99,7 +99,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		o := classify(err)
 		out = &o
 	}
-	if out.reason != ReasonCompleted {
+	if out.reason != ReasonCompleted && out.reason != ReasonGone {
 		n.log.WarnContext(own, "run failed", "run", a.id, "task", a.taskID, "reason", string(out.reason), "why", out.message)
 	}
 	decide := func(r *ledger.Record) error {
@@ -126,7 +126,7 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		if err == nil {
 			failpoint.Reached(failpoint.Decided)
 			n.tell(admin.EventExited, rec, string(out.reason))
-			n.settle(own, rec)
+			n.settle(own, a, rec)
 			return
 		}
 		// Without the outcome on disk nothing may be told to the server: after
@@ -148,17 +148,16 @@ func (n *Node) unbegun(a *activeRun) bool {
 	return err == nil && rec.State.Unbegun()
 }
 
-// settle delivers a decided run and removes what is left of it.
-func (n *Node) settle(ctx context.Context, rec *ledger.Record) {
+// settle delivers a decided run, if the server still has it, and removes what is left of it.
+func (n *Node) settle(ctx context.Context, a *activeRun, rec *ledger.Record) {
 	if rec.State == ledger.Exited {
 		if n.auditEnd(ctx, rec) != nil {
 			return // ctx has ended; the next start goes on
 		}
 		failpoint.Reached(failpoint.AuditedEnd)
-		if n.deliver(ctx, rec) != nil {
+		if n.handOver(ctx, a, rec) != nil {
 			return // as above
 		}
-		n.auditDelivery(ctx, rec)
 		if now, err := n.ledger.Get(rec.RunID); err == nil {
 			rec = now
 		}

@@ -155,13 +155,20 @@ func (n *Node) stop(own context.Context, id int64, container string) (*engine.Ex
 	}
 }
 
+// unstarted is how the sentence about a run goes on whose algorithm was not begun.
+const unstarted = "; its algorithm had not been started"
+
 // killedOutcome is that of a killed run, once nothing of its algorithm runs any
 // more. An error means that the node stops before.
 func (n *Node) killedOutcome(own, ctx context.Context, a *activeRun) (*outcome, error) {
-	out := &outcome{reason: ReasonKilled, message: context.Cause(ctx).Error()}
+	why := context.Cause(ctx)
+	out := &outcome{reason: ReasonKilled, message: why.Error()}
+	if why == goneFromServer {
+		out.reason = ReasonGone
+	}
 	rec, err := n.ledger.Get(a.id)
 	if n.unbegun(a) {
-		out.message += "; its algorithm had not been started"
+		out.message += unstarted
 		return out, nil
 	}
 	if err != nil {

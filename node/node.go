@@ -117,6 +117,7 @@ type Node struct {
 	// nobody drives: they go on when the server offers them again.
 	interrupted map[int64]*ledger.Record
 	doomed      doomed
+	absent      absences
 	// orphaned are jobs whose first task ended here before its subtasks.
 	orphaned map[int64]struct{}
 	runs     sync.WaitGroup
@@ -163,6 +164,9 @@ type activeRun struct {
 	// held is set while the run waits for the administrator's approval; word makes it look whether it still has to.
 	held atomic.Bool
 	word chan struct{}
+	// dropped ends when the run's outcome is not wanted any more: the server no longer has the run.
+	dropped context.Context
+	drop    context.CancelFunc
 	// arrived tells those that arrived with the run that it is in the queue.
 	arrived func()
 }
@@ -361,11 +365,13 @@ func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(
 	runCtx, cancel := context.WithCancelCause(own)
 	a := &activeRun{id: rec.RunID, taskID: rec.TaskID, jobID: rec.JobID, since: time.Now(), rec: *rec, cancel: cancel, own: own, arrived: arrived, word: make(chan struct{}, 1)}
 	a.ran, a.ended = context.WithCancel(context.Background())
+	a.dropped, a.drop = context.WithCancel(context.Background())
 	n.mu.Lock()
 	if _, ok := n.active[a.id]; ok {
 		n.mu.Unlock()
 		cancel(nil)
 		a.ended()
+		a.drop()
 		arrived()
 		return
 	}
@@ -387,6 +393,7 @@ func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(
 		defer func() {
 			arrived()
 			a.ended()
+			a.drop()
 			n.mu.Lock()
 			delete(n.active, a.id)
 			n.mu.Unlock()

@@ -647,7 +647,10 @@ func TestStatusesCoverEveryReason(t *testing.T) {
 			t.Errorf("reason %q has no status", r)
 		}
 	}
-	if len(statusOf) != 21 {
+	if s, ok := statusOf[ReasonGone]; !ok || s != "" {
+		t.Errorf("the status of a run that the server does not have is %q", s)
+	}
+	if len(statusOf) != 22 {
 		t.Errorf("%d reasons have a status", len(statusOf))
 	}
 }

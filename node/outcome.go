@@ -16,7 +16,7 @@ import (
 	"github.com/v6node/v6node/runtime"
 )
 
-// Reason is why a run ended as it did. Each maps to one status of the server.
+// Reason is why a run ended as it did. Each maps to one status of the server, but that of a run that is not there.
 type Reason string
 
 // The reasons.
@@ -41,6 +41,7 @@ const (
 	ReasonVanished    Reason = "vanished"      // the sandbox disappeared
 	ReasonDisk        Reason = "disk"          // the node's disk is full or broken
 	ReasonUndelivered Reason = "undeliverable" // the result cannot be encrypted or was refused
+	ReasonGone        Reason = "gone"          // the server no longer has the run
 	ReasonInternal    Reason = "internal"      // the node failed
 )
 
@@ -66,6 +67,7 @@ var statusOf = map[Reason]server.Status{
 	ReasonVanished:    server.StatusCrashed,
 	ReasonDisk:        server.StatusStartFailed,
 	ReasonUndelivered: server.StatusFailed,
+	ReasonGone:        "", // there is nobody to tell
 	ReasonInternal:    server.StatusUnknown,
 }
 

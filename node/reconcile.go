@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -99,6 +100,7 @@ func (n *Node) lookUp(ctx context.Context, every bool, tasks []int64) error {
 		asked := time.Now()
 		runs, err := n.api.OpenRuns(ctx, 0)
 		if err != nil {
+			n.absent.looked()
 			return err
 		}
 		n.session.listed()
@@ -191,7 +193,7 @@ func (n *Node) resume(ctx context.Context, r *server.Run, together *arrivals) {
 	}
 	switch {
 	case rec.State == ledger.Done:
-		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) { n.tellAgain(own, rec) })
+		n.launch(ctx, rec, func(own, _ context.Context, a *activeRun) { n.tellAgain(own, a, rec) })
 		return
 	case !rec.State.Unbegun():
 		return
@@ -203,15 +205,22 @@ func (n *Node) resume(ctx context.Context, r *server.Run, together *arrivals) {
 // that was restored from a backup has lost what it had acknowledged. The run is not
 // executed again, and its result is no longer here, unless it went to the server's
 // blob store.
-func (n *Node) tellAgain(ctx context.Context, rec *ledger.Record) {
+func (n *Node) tellAgain(ctx context.Context, a *activeRun, rec *ledger.Record) {
 	r, err := n.api.Run(ctx, rec.RunID)
 	if err != nil || r.FinishedAt != nil {
 		return // the list was older than the delivery; else it is offered again
 	}
-	n.log.ErrorContext(ctx, "the server offers a run whose outcome it had acknowledged: it has lost it, and is told again", "run", rec.RunID, "delivered", rec.DeliveredAt.Format(time.RFC3339))
+	if rec.Reason == string(ReasonGone) {
+		n.log.ErrorContext(ctx, "the server offers a run that it did not have: its result is not here any more, which it is told", "run", rec.RunID, "given_up", rec.FinishedAt.Format(time.RFC3339))
+	} else {
+		n.log.ErrorContext(ctx, "the server offers a run whose outcome it had acknowledged: it has lost it, and is told again", "run", rec.RunID, "delivered", rec.DeliveredAt.Format(time.RFC3339))
+	}
 	changed, err := n.ledger.Update(rec.RunID, func(r *ledger.Record) error {
 		r.State, r.FinishedAt = ledger.Exited, time.Now().UTC()
 		switch {
+		case r.Reason == string(ReasonGone):
+			r.Reason, r.Status = string(ReasonUndelivered), string(statusOf[ReasonUndelivered])
+			r.Message = "the node gave this run up because the server did not have it any more, and nothing of it is left: send the task again"
 		case r.ResultBlob != "": // a blob store is not the database that was restored
 			r.Message = fmt.Sprintf("this run was executed and its result put into the server's blob store before %s; its log, which the server does not have any more, is not here either", r.DeliveredAt.Format(time.DateTime+" MST"))
 		case r.HasOutput:
@@ -224,28 +233,28 @@ func (n *Node) tellAgain(ctx context.Context, rec *ledger.Record) {
 		n.log.ErrorContext(ctx, "that a run is to be told again could not be written down", "run", rec.RunID, "error", err)
 		return
 	}
-	n.settle(ctx, changed)
+	n.settle(ctx, a, changed)
 }
 
 // missing looks after runs that the server no longer lists as open: they were
-// finished or killed there while no event reached us. Those in work are ended,
-// and of those that were never begun the remains are removed.
+// finished, killed or deleted there while no event reached us. Those in work are
+// ended, and of those that were never begun the remains are removed.
 func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run) {
 	listed := make(map[int64]bool, len(open))
 	for _, r := range open {
 		listed[r.ID] = true
 	}
+	knows := n.knownToServer(ctx)
+	defer n.absent.looked()
 	for _, a := range n.activeRuns() {
 		if listed[a.id] || a.since.After(asked) {
 			continue
 		}
-		n.loops.reconcile.Beat()
-		r, err := n.api.Run(ctx, a.id)
-		if err != nil {
-			n.log.WarnContext(ctx, "could not ask for a run that is no longer listed as open", "run", a.id, "error", err)
-			continue
+		finished, gone := n.fate(ctx, a.id, asked, knows)
+		if gone {
+			n.giveUp(ctx, a)
 		}
-		if r.FinishedAt == nil {
+		if !finished {
 			continue
 		}
 		// One that we are just delivering is finished by ourselves.
@@ -254,8 +263,27 @@ func (n *Node) missing(ctx context.Context, asked time.Time, open []*server.Run)
 		}
 	}
 	for _, rec := range n.over(listed) {
-		n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) {
-			_ = n.clean(own, rec) // what is left when the node stops is the next start's
-		})
+		switch finished, gone := n.fate(ctx, rec.RunID, asked, knows); {
+		case gone:
+			n.giveUpUnbegun(ctx, rec)
+		case finished:
+			n.launch(ctx, rec, func(own, _ context.Context, _ *activeRun) {
+				_ = n.clean(own, rec) // what is left when the node stops is the next start's
+			})
+		}
 	}
+}
+
+// fate asks the server what became of a run that it does not list as open.
+func (n *Node) fate(ctx context.Context, id int64, asked time.Time, knows func() error) (finished, gone bool) {
+	n.loops.reconcile.Beat()
+	r, err := n.api.Run(ctx, id)
+	switch {
+	case errors.Is(err, server.ErrNoRun):
+		return false, n.isGone(ctx, id, asked, knows)
+	case err != nil:
+		n.log.WarnContext(ctx, "could not ask for a run that is no longer listed as open", "run", id, "error", err)
+		return false, false
+	}
+	return r.FinishedAt != nil, false
 }

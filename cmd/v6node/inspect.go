@@ -98,7 +98,7 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 	if o := in.Outcome; o != nil {
 		d.section("Outcome")
 		d.entry("reason", o.Reason)
-		d.entry("status at the server", o.Status)
+		d.entry("status at the server", dash(o.Status))
 		if o.Started {
 			d.entry("exit code", strconv.Itoa(o.ExitCode))
 		}

@@ -116,6 +116,8 @@ func status(r *admin.Run, now time.Time) string {
 	switch {
 	case r.Outcome.Reason == "killed":
 		text = "Killed"
+	case r.Outcome.Reason == "gone":
+		text = "Gone at the server"
 	case r.Outcome.Started && r.Outcome.Reason == "completed":
 		text = fmt.Sprintf("Exited (%d)", r.Outcome.ExitCode)
 	case r.Outcome.Started && r.Outcome.ExitCode != 0:

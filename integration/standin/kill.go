@@ -43,6 +43,12 @@ func postKillTask(c *call, w http.ResponseWriter) *reply {
 	case !s.maySee(c.who, t.collab):
 		return lacksPermission()
 	}
+	s.killTask(t, c.who.id)
+	return ok(object{"msg": fmt.Sprintf("Nodes have been instructed to kill any containers running for task %d.", id)})
+}
+
+// killTask does it. Callers hold the lock.
+func (s *Server) killTask(t *task, by int64) {
 	list, now := []object{}, time.Now()
 	for _, victim := range newestFirst(s.tasks, func(v *task) bool { return v == t || v.parent == t.id }) {
 		for _, r := range victim.runs {
@@ -51,11 +57,10 @@ func postKillTask(c *call, w http.ResponseWriter) *reply {
 			}
 			list = append(list, object{"task_id": victim.id, "run_id": r.id, "organization_id": r.org})
 			r.status, r.finished = StatusKilled, &now
-			s.record(r, RunEvent{Kind: RunKilled, By: c.who.id})
+			s.record(r, RunEvent{Kind: RunKilled, By: by})
 		}
 	}
 	s.emit(collaborationRoom(t.collab), "kill_containers", object{"kill_list": list, "collaboration_id": t.collab})
-	return ok(object{"msg": fmt.Sprintf("Nodes have been instructed to kill any containers running for task %d.", id)})
 }
 
 // postKillNode only tells the collaboration; the runs stay open until the node

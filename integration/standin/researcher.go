@@ -422,6 +422,11 @@ func (r *Researcher) Kill(ctx context.Context, taskID int64) error {
 	return r.do(ctx, http.MethodPost, "/kill/task", object{"id": taskID}, nil)
 }
 
+// DeleteTask removes a task and its subtasks from the server.
+func (r *Researcher) DeleteTask(ctx context.Context, taskID int64) error {
+	return r.send(ctx, http.MethodDelete, fmt.Sprintf("/task/%d", taskID), "", nil, nil)
+}
+
 // KillNode kills everything that runs on a node.
 func (r *Researcher) KillNode(ctx context.Context, nodeID int64) error {
 	return r.do(ctx, http.MethodPost, "/kill/node/tasks", object{"id": nodeID}, nil)

@@ -41,6 +41,7 @@ func (s *Server) routes() http.Handler {
 		{"GET /task", all, getTasks},
 		{"POST /task", []string{kindUser, kindContainer}, postTask},
 		{"GET /task/{id}", all, getTask},
+		{"DELETE /task/{id}", []string{kindUser}, deleteTask},
 		{"GET /task/{id}/status", all, getTaskStatus},
 		{"GET /run", all, getRuns},
 		{"GET /run/{id}", all, getRun},

@@ -131,6 +131,46 @@ func TestAKilledTaskIsFinishedByTheServerAndThePatchComesTooLate(t *testing.T) {
 	sc.user.must(404, "POST", "/kill/task", object{"id": 999})
 }
 
+func TestADeletedTaskIsKilledAndItsRunsAndSubtasksAreGone(t *testing.T) {
+	sc := newScene(t, false, Options{})
+	id, runs := sc.task(sc.a)
+	sub := sc.container(id, "reg/algo:1").must(201, "POST", "/task", sc.order(sc.a))
+	subID := int64(sub["id"].(float64))
+	subRun := sc.s.RunsOf(subID)[0].ID
+	kept, _ := sc.task(sc.a)
+	sock := sc.dial(sc.nodeA.token)
+	next(t, sock, "message")
+	next(t, sock, "message")
+	path := "/task/" + itoa(id)
+	sc.user.must(200, "DELETE", path, nil)
+	if list := next(t, sock, "kill_containers")["kill_list"].([]any); len(list) != 2 {
+		t.Errorf("the kill names %v", list)
+	}
+	for _, r := range []int64{runs[0], subRun} {
+		for _, a := range []map[string]any{
+			sc.nodeA.must(404, "GET", runPath(r), nil),
+			sc.nodeA.must(404, "PATCH", runPath(r), object{"status": "completed", "finished_at": when}),
+		} {
+			if a["msg"] != "Run id="+itoa(r)+" not found!" {
+				t.Errorf("run %d: %v", r, a)
+			}
+		}
+	}
+	sc.user.must(404, "GET", "/task/"+itoa(subID), nil)
+	sc.user.must(404, "DELETE", path, nil)
+	sc.user.must(200, "GET", "/task/"+itoa(kept), nil)
+}
+
+func TestAForgottenTaskCanComeBack(t *testing.T) {
+	sc := newScene(t, false, Options{})
+	id, runs := sc.task(sc.a)
+	restore := sc.s.ForgetTask(id)
+	sc.nodeA.must(404, "GET", runPath(runs[0]), nil)
+	restore()
+	sc.nodeA.must(200, "GET", runPath(runs[0]), nil)
+	sc.user.must(200, "GET", "/task/"+itoa(id), nil)
+}
+
 func TestKillingANodeSendsNoListAndFinishesNothing(t *testing.T) {
 	sc := newScene(t, false, Options{})
 	_, runs := sc.task(sc.a)

@@ -16,7 +16,7 @@ const (
 	Starting   State = "starting"   // its container is about to run
 	Running    State = "running"    // its algorithm runs
 	Delivering State = "delivering" // it is over, and the server has not acknowledged the outcome
-	Done       State = "done"       // the server has the outcome
+	Done       State = "done"       // the server has the outcome, or no longer the run
 )
 
 // Waits reports whether nothing was begun for the run yet.
@@ -96,7 +96,7 @@ type ImageProgress struct {
 // Outcome is how a run ended.
 type Outcome struct {
 	Reason   string `json:"reason"`            // the node's reason: docs/operation.md
-	Status   string `json:"status"`            // what the server was told
+	Status   string `json:"status"`            // what the server is told, empty where it no longer has the run
 	Message  string `json:"message,omitempty"` // the sentence that the researcher reads
 	ExitCode int    `json:"exit_code"`
 	// Started tells whether the algorithm ran, so that the exit code is its own.
@@ -309,19 +309,20 @@ const (
 	EventHeld         EventType = "held"     // it waits for the administrator's approval
 	EventApproved     EventType = "approved"
 	EventDenied       EventType = "denied"
-	EventQueued       EventType = "queued"    // it has to wait
-	EventAdmitted     EventType = "admitted"  // it got its room
-	EventImage        EventType = "image"     // its image was fetched or converted
-	EventStarted      EventType = "started"   // its algorithm runs
-	EventRetried      EventType = "retried"   // its start failed and is tried again
-	EventOOM          EventType = "oom"       // the kernel killed a process of it
-	EventTimeout      EventType = "timeout"   // its time is over
-	EventKilled       EventType = "killed"    // its end was asked for
-	EventUpdated      EventType = "updated"   // its limits were changed
-	EventExited       EventType = "exited"    // its outcome is decided
-	EventDelivered    EventType = "delivered" // the server has the outcome
-	EventRemoved      EventType = "removed"   // nothing of it is left on the machine
-	EventConnected    EventType = "connected" // the session with the server is up
+	EventQueued       EventType = "queued"      // it has to wait
+	EventAdmitted     EventType = "admitted"    // it got its room
+	EventImage        EventType = "image"       // its image was fetched or converted
+	EventStarted      EventType = "started"     // its algorithm runs
+	EventRetried      EventType = "retried"     // its start failed and is tried again
+	EventOOM          EventType = "oom"         // the kernel killed a process of it
+	EventTimeout      EventType = "timeout"     // its time is over
+	EventKilled       EventType = "killed"      // its end was asked for
+	EventUpdated      EventType = "updated"     // its limits were changed
+	EventExited       EventType = "exited"      // its outcome is decided
+	EventDelivered    EventType = "delivered"   // the server has the outcome
+	EventUndelivered  EventType = "undelivered" // the server no longer has the run
+	EventRemoved      EventType = "removed"     // nothing of it is left on the machine
+	EventConnected    EventType = "connected"   // the session with the server is up
 	EventDisconnected EventType = "disconnected"
 	EventPaused       EventType = "paused"
 	EventResumed      EventType = "resumed"
@@ -335,7 +336,7 @@ const (
 func EventTypes() []EventType {
 	return []EventType{
 		EventReceived, EventHeld, EventApproved, EventDenied, EventQueued, EventAdmitted, EventImage, EventStarted, EventRetried, EventOOM, EventTimeout, EventKilled,
-		EventUpdated, EventExited, EventDelivered, EventRemoved, EventConnected, EventDisconnected, EventPaused, EventResumed, EventReloaded, EventGC,
+		EventUpdated, EventExited, EventDelivered, EventUndelivered, EventRemoved, EventConnected, EventDisconnected, EventPaused, EventResumed, EventReloaded, EventGC,
 	}
 }
 

@@ -28,6 +28,8 @@ const (
 	Ended Event = "ended"
 	// Delivered: the server has acknowledged the outcome.
 	Delivered Event = "delivered"
+	// Undelivered: the server no longer has the run, and gets nothing.
+	Undelivered Event = "undelivered"
 	// Approved, Denied: the administrator's word on a run that waited for it.
 	Approved Event = "approved"
 	Denied   Event = "denied"

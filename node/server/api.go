@@ -12,8 +12,8 @@ import (
 // but Connect, Listen and Upstream need an earlier successful Connect.
 //
 // Errors are of these kinds, to be told apart with errors.Is, errors.As, Retryable and Passing:
-// ErrBadAPIKey, ErrUnreachable (network, TLS or time-out: try again), ErrAlreadyFinished,
-// ErrTooLarge, *StatusError (the server answered with an HTTP error), or the context's error.
+// ErrBadAPIKey, ErrUnreachable (network, TLS or time-out: try again), ErrAlreadyFinished, ErrNoRun
+// (of calls about one run: ask again before anything is given up), ErrTooLarge, *StatusError (the server answered with an HTTP error), or the context's error.
 // A call that was refused for its token has been repeated once with a new one. Nothing else is
 // repeated here: when to try again is the caller's decision. Every call may be repeated.
 type API interface {

@@ -21,6 +21,8 @@ var (
 	ErrNotAPI = errors.New("what answers is not the vantage6 API")
 	// ErrAlreadyFinished: the server has an outcome for this run and takes no more changes.
 	ErrAlreadyFinished = errors.New("the run is already finished at the server")
+	// ErrNoRun: the server says, in its own words and naming it, that it has no such run.
+	ErrNoRun = errors.New("the server has no such run")
 	// ErrTooLarge: the answer is larger than this node accepts.
 	ErrTooLarge = errors.New("the server's answer is too large")
 	// ErrNoBlobID: what should name a blob does not.
@@ -80,12 +82,15 @@ func Retryable(err error) (bool, time.Duration) {
 // restored, a page that says "404" or "log in" while the API is away, a fresh token
 // that another instance of the server does not accept. What the API refuses for the
 // request's own sake does not pass, nor does a body that a gateway finds bad or too
-// large.
+// large. That a run is not there may pass: it is no answer to what was asked, and one
+// that nobody may take for final without asking again.
 func Passing(err error) (bool, time.Duration) {
 	var se *StatusError
 	switch {
 	case errors.Is(err, ErrBadAPIKey):
 		return true, 0
+	case errors.As(err, &se) && errors.Is(err, ErrNoRun):
+		return true, se.RetryAfter
 	case !errors.As(err, &se), se.Code == http.StatusBadRequest, se.Code == http.StatusRequestEntityTooLarge:
 		return Retryable(err)
 	case !se.Own, se.Code == http.StatusUnprocessableEntity, se.Code == http.StatusUnauthorized && aboutToken(se.Msg):

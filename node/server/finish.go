@@ -53,7 +53,7 @@ func (v *V4) FinishFrom(ctx context.Context, runID int64, f Final, size int64, s
 			}{io.MultiReader(bytes.NewReader(head), &resultReader{r: r, left: size}, strings.NewReader(tail)), r}, nil
 		},
 	}
-	err = finished(v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/run/%d", runID), body: b, large: true, out: isObject}))
+	err = aboutRun(runID, v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/run/%d", runID), body: b, large: true, out: isObject}))
 	var local *sourceError
 	if errors.As(err, &local) {
 		return local.err

@@ -208,7 +208,7 @@ func (v *V4) Run(ctx context.Context, id int64) (*Run, error) {
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, aboutRun(id, err)
 	}
 	return w.run(), nil
 }
@@ -228,14 +228,27 @@ func (v *V4) patchRun(ctx context.Context, runID int64, fields map[string]string
 	if err != nil {
 		return err
 	}
-	return finished(v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/run/%d", runID), body: b}))
+	return aboutRun(runID, v.do(ctx, call{method: http.MethodPatch, path: fmt.Sprintf("/run/%d", runID), body: b}))
 }
 
-// finished recognizes the refusal to change a finished run.
-func finished(err error) error {
+// aboutRun recognizes what the server says about a run itself: that it is finished,
+// or not there. Gateways speak JSON too, so that a 404 which does not name the run
+// is not taken for the server's own.
+func aboutRun(id int64, err error) error {
 	var se *StatusError
-	if errors.As(err, &se) && se.Code == http.StatusBadRequest && strings.Contains(strings.ToLower(se.Msg), "already finished") {
+	if !errors.As(err, &se) || !strings.HasSuffix(se.Path, fmt.Sprintf("/run/%d", id)) {
+		return err
+	}
+	msg := strings.ToLower(se.Msg)
+	switch {
+	case se.Code == http.StatusBadRequest && strings.Contains(msg, "already finished"):
 		return fmt.Errorf("%w: %w", ErrAlreadyFinished, err)
+	case se.Code == http.StatusNotFound && se.Own && strings.HasPrefix(msg, fmt.Sprintf("run id=%d not found", id)):
+		return fmt.Errorf("%w: %w", ErrNoRun, err)
+	case se.Code == http.StatusNotFound:
+		foreign := *se
+		foreign.Own = false
+		return &foreign
 	}
 	return err
 }

@@ -274,7 +274,8 @@ func TestOnlyWhatConcernsTheRequestIsLasting(t *testing.T) {
 		"a fresh token that is expired":           {msg(401, "Token has expired"), true},
 		"a fresh token of another server":         {msg(422, "Signature verification failed"), true},
 		"a run of another organization":           {msg(401, "This is not your algorithm run to PATCH!"), false},
-		"a run that does not exist":               {msg(404, "Run id=5 not found!"), false},
+		"a run that does not exist":               {msg(404, "Run id=5 not found!"), true},
+		"a gateway's 404 in JSON":                 {msg(404, "no route for /api/run/5"), true},
 		"a body that the server does not like":    {msg(400, "Request body is incorrect"), false},
 		"a server that is busy":                   {msg(429, "slow down"), true},
 		"a server with an error":                  {msg(500, "Internal error"), true},
@@ -287,6 +288,37 @@ func TestOnlyWhatConcernsTheRequestIsLasting(t *testing.T) {
 		}
 		if again, _ := Passing(err); again != c.passing {
 			t.Errorf("%s: passing is %t, want %t: %v", name, again, c.passing, err)
+		}
+	}
+}
+
+func TestOnlyTheServersOwnWordIsThatARunIsNotThere(t *testing.T) {
+	f := newFake(t).start()
+	v := f.connected(nil)
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		gone   bool
+	}{
+		"the server's word": {msg(404, "Run id=5 not found!"), true},
+		"about another run": {msg(404, "Run id=55 not found!"), false},
+		"a gateway's JSON":  {msg(404, "no route for /api/run/5"), false},
+		"a framework's JSON": {func(w http.ResponseWriter, _ *http.Request) {
+			reply(w, 404, map[string]string{"message": "Run id=5 not found!"})
+		}, false},
+		"a page":                  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "Run id=5 not found!", 404) }, false},
+		"nothing at all":          {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, false},
+		"not the server's status": {msg(410, "Run id=5 not found!"), false},
+	} {
+		f.on("PATCH /run/5", c.answer)
+		f.on("GET /run/5", c.answer)
+		_, asked := v.Run(within(t), 5)
+		for call, err := range map[string]error{
+			"Run": asked, "MarkStarted": v.MarkStarted(within(t), 5, time.Now()), "MarkActive": v.MarkActive(within(t), 5),
+			"Finish": v.Finish(within(t), 5, Final{Status: StatusCompleted, Result: "eyJhIjoxfQ=="}),
+		} {
+			if err == nil || errors.Is(err, ErrNoRun) != c.gone {
+				t.Errorf("%s: %s: %v", name, call, err)
+			}
 		}
 	}
 }
