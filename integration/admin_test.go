@@ -54,10 +54,7 @@ func seenAndChanged(t *testing.T, w *world) {
 	if runs := show[[]admin.Run](t, n, "ps"); len(runs) != 1 || runs[0].ID != g.run || runs[0].State != admin.Running {
 		t.Errorf("ps shows %+v", runs)
 	}
-	in := show[[]admin.Inspection](t, n, "inspect", id)
-	if len(in) != 1 || in[0].Sandbox == nil || in[0].Container == nil || in[0].Limits.Effective == nil || in[0].Limits.Effective.Memory != 256<<20 {
-		t.Fatalf("inspect shows %+v", in)
-	}
+	n.inspected(t, g, ref)
 	stats := show[[]admin.Stats](t, n, "stats", "--no-stream", id)
 	if len(stats) != 1 || stats[0].Memory == 0 || stats[0].MemoryLimit != 256<<20 || stats[0].Pids == 0 || stats[0].CPUNanos == 0 {
 		t.Errorf("stats shows %+v", stats)
@@ -76,13 +73,15 @@ func seenAndChanged(t *testing.T, w *world) {
 	if out := n.command(t, "logs", id); !strings.Contains(out, "waiting at the gate") {
 		t.Errorf("logs shows %q", out)
 	}
+	n.inspectedInTheQueue(t, ref)
 	g.release(t)
 	if e := n.finish(t, g.task); e.Status != standin.StatusCompleted {
 		t.Errorf("status %s: %s", e.Status, e.Text)
 	}
 	n.onceDelivered(t, g.run)
+	n.inspectedAtTheEnd(t, g, ref)
 	eventually(t, func() error {
-		if all := show[[]admin.Run](t, n, "ps", "-a"); len(all) != 1 || all[0].State != admin.Done || all[0].Outcome.Status != standin.StatusCompleted {
+		if all := show[[]admin.Run](t, n, "ps", "-a", "--filter", "id="+id); len(all) != 1 || all[0].State != admin.Done || all[0].Outcome.Status != standin.StatusCompleted {
 			return fmt.Errorf("ps -a shows %+v", all)
 		}
 		return nil

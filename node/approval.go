@@ -93,7 +93,7 @@ func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r
 			}
 		}
 		if !d.Allowed {
-			return n.refused(rec, resolved.Pinned, d)
+			return n.refused(a, rec, resolved.Pinned, d)
 		}
 		now, err := n.askApproval(ctx, a, r, resolved, d)
 		if err != nil {
@@ -107,7 +107,7 @@ func (n *Node) approval(ctx context.Context, a *activeRun, rec *ledger.Record, r
 			if word.Words != "" {
 				d.Reason = "The administrator of this node has denied this run: " + word.Words
 			}
-			return n.refused(now, resolved.Pinned, d)
+			return n.refused(a, now, resolved.Pinned, d)
 		}
 		if !a.held.Swap(true) {
 			n.log.InfoContext(ctx, "a run waits for approval: v6node approve or v6node deny", "run", a.id, "image", resolved.Pinned, "why", d.Reason)
@@ -239,7 +239,7 @@ func shownApproval(rec *ledger.Record) *admin.Approval {
 }
 
 // heldRuns are the runs that wait for approval, the oldest first.
-func (s *adminView) heldRuns() ([]admin.Waiting, error) {
+func (s *adminView) heldRuns(ctx context.Context) ([]admin.Waiting, error) {
 	var out []admin.Waiting
 	for _, a := range s.activeRuns() {
 		if !a.held.Load() {
@@ -253,7 +253,7 @@ func (s *adminView) heldRuns() ([]admin.Waiting, error) {
 			continue // it was answered just now
 		}
 		out = append(out, admin.Waiting{
-			Run: rec.RunID, Task: rec.TaskID, Image: rec.Image, Organization: rec.InitOrganizationID,
+			Run: rec.RunID, Task: rec.TaskID, Image: rec.Image, Organization: rec.InitOrganizationID, OrganizationName: s.organization(ctx, rec.InitOrganizationID),
 			Since: rec.Approval.AskedAt, Reason: "waits for v6node approve or deny: " + rec.Approval.Why,
 		})
 	}

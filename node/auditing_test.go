@@ -138,7 +138,7 @@ func TestARefusalThatCannotBePutOnRecordIsARefusal(t *testing.T) {
 	if err := errors.Join(s.srv.WaitNode(s.ctx, s.node, true), n.node.audit.Close()); err != nil {
 		t.Fatal(err)
 	}
-	err := n.node.refused(&ledger.Record{RunID: 1}, "", policy.Decision{Reason: "no"})
+	err := n.node.refused(&activeRun{}, &ledger.Record{RunID: 1}, "", policy.Decision{Reason: "no"})
 	if o := classify(err); o.reason != ReasonPolicy {
 		t.Errorf("%v is %s", err, o.reason)
 	}

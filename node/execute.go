@@ -70,6 +70,7 @@ func (n *Node) inRoom(ctx context.Context, a *activeRun, rec *ledger.Record, r *
 	if err != nil {
 		return nil, err
 	}
+	a.limit.Store(&limit)
 	release, err := n.admit(ctx, a, rec, limit)
 	if err != nil {
 		return nil, err
@@ -111,6 +112,9 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		r.Message, r.ExitCode, r.HasOutput = out.message, out.exitCode, out.output
 		r.Use, r.EndedAt, r.FinishedAt = a.use, a.endedAt, time.Now().UTC()
 		r.Connections = n.trafficOf(a.id).counts()
+		if d := a.decided.Load(); d != nil { // a run that was taken over has it on record
+			r.Policy = d
+		}
 		return nil
 	}
 	retry := backoff.New(backoff.Server)
@@ -296,7 +300,7 @@ func (n *Node) prepare(ctx context.Context, a *activeRun, rec *ledger.Record, r 
 // runtime does.
 func (n *Node) start(ctx context.Context, a *activeRun, p *prepared) error {
 	rec, err := n.ledger.Update(a.id, func(l *ledger.Record) error {
-		l.State, l.Function = ledger.Starting, *a.function
+		l.State, l.Function, l.Policy = ledger.Starting, *a.function, a.decided.Load()
 		l.Pinned, l.SandboxID, l.ContainerID = p.pinned, p.sandbox, p.container
 		l.StartedAt, l.InputUse, l.ImageTook = time.Now().UTC(), p.inputUse, p.imageTook
 		return nil
@@ -495,7 +499,8 @@ func (n *Node) persist(ctx context.Context, what string, call func() error) erro
 }
 
 // refused is the policy's refusal of a run, on record.
-func (n *Node) refused(rec *ledger.Record, pinned string, d policy.Decision) error {
+func (n *Node) refused(a *activeRun, rec *ledger.Record, pinned string, d policy.Decision) error {
+	a.decided.Store(&ledger.Decision{Reason: d.Reason})
 	return refuse(ReasonPolicy, errors.Join(errors.New(d.Reason), n.auditDecision(rec, pinned, d)))
 }
 

@@ -12,9 +12,13 @@ func (e *fakeEngine) Inspect(_ context.Context, runID int64) (*engine.Details, e
 	defer e.mu.Unlock()
 	for id, r := range e.runs {
 		if r.spec.RunID == runID {
+			var names []string
+			for _, v := range r.spec.Env {
+				names = append(names, v.Name)
+			}
 			return &engine.Details{
 				Sandbox:   &runtime.Sandbox{ID: r.sandbox, Ready: true},
-				Container: &runtime.Container{ID: id, State: runtime.StateRunning},
+				Container: &runtime.Container{ID: id, State: runtime.StateRunning, Mounts: r.spec.Mounts, EnvNames: names},
 				Effective: r.spec.Resources,
 			}, nil
 		}

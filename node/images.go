@@ -58,7 +58,7 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 		return resolved, nil, err
 	}
 	if !d.Allowed {
-		return resolved, nil, n.refused(&a.rec, resolved.Pinned, d)
+		return resolved, nil, n.refused(a, &a.rec, resolved.Pinned, d)
 	}
 	if d, err = n.approved(r.ID, resolved, d); err != nil {
 		return resolved, nil, err
@@ -66,6 +66,7 @@ func (n *Node) provideImage(ctx context.Context, a *activeRun, r *server.Run) (r
 	if err := n.auditDecision(&a.rec, resolved.Pinned, d); err != nil {
 		return resolved, nil, err
 	}
+	a.decided.Store(&ledger.Decision{Allowed: true, Reason: d.Reason})
 	began := time.Now()
 	defer a.doing.Store(nil)
 	img, err = n.resolver.Provide(ctx, resolved, image.Provision{

@@ -23,6 +23,7 @@ import (
 	"github.com/v6node/v6node/node/health"
 	"github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/limits"
 	"github.com/v6node/v6node/node/metrics"
 	"github.com/v6node/v6node/node/server"
 	"github.com/v6node/v6node/node/workspace"
@@ -98,6 +99,7 @@ type Node struct {
 
 	gate     *admission.Controller
 	journal  *admin.Journal
+	senders  *organizations
 	session  sessionState
 	instance string
 	stateDir string
@@ -149,6 +151,9 @@ type activeRun struct {
 	// that the policies were asked about, nil where they were not.
 	function *string
 	judged   []byte
+	// decided is what the policies said of the run, and limit what it is to be held to; nil before that.
+	decided atomic.Pointer[ledger.Decision]
+	limit   atomic.Pointer[limits.Limits]
 	// askInput is set when the input was let go while the run waits.
 	askInput bool
 	// halted is set when the runtime has confirmed that the algorithm does not run
@@ -208,7 +213,7 @@ func New(o Options) (*Node, error) {
 	recorder := metrics.NewRecorder(metricKinds())
 	n := &Node{
 		health: o.Health, loops: newLoops(o.Health, o.Config.PollInterval), metrics: recorder,
-		gate: gate, journal: admin.NewJournal(admin.JournalSize), instance: o.State.Instance, stateDir: o.State.Dir,
+		gate: gate, journal: admin.NewJournal(admin.JournalSize), senders: newOrganizations(o.API.OrganizationName), instance: o.State.Instance, stateDir: o.State.Dir,
 		follower: follower,
 		cfg:      o.Config, api: o.API, engine: &timedEngine{o.Engine, recorder}, images: &timedImages{o.Images, recorder}, resolver: o.Resolver, log: o.Log,
 		reload: o.Reload, applied: o.Applied, ledger: l, audit: record, version: o.Version, stopMode: o.Stop,

@@ -61,7 +61,7 @@ func (s *adminView) Runs(ctx context.Context, q admin.RunQuery, fn func(*admin.R
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := fn(s.run(rec)); err != nil {
+			if err := fn(s.run(ctx, rec)); err != nil {
 				return err
 			}
 		}
@@ -88,7 +88,7 @@ func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) err
 		if err != nil {
 			return err
 		}
-		if r := s.run(rec); r.State != admin.Queued && !r.State.Over() {
+		if r := s.run(ctx, rec); r.State != admin.Queued && !r.State.Over() {
 			if err := fn(r); err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) err
 	return nil
 }
 
-func (s *adminView) run(rec *ledger.Record) *admin.Run {
+func (s *adminView) run(ctx context.Context, rec *ledger.Record) *admin.Run {
 	r := &admin.Run{
 		ID: rec.RunID, Task: rec.TaskID, Job: rec.JobID, Parent: rec.ParentID,
 		Organization: rec.InitOrganizationID, User: rec.InitUserID,
@@ -105,6 +105,7 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 		ReceivedAt: rec.ReceivedAt, AdmittedAt: rec.AdmittedAt, StartedAt: rec.StartedAt, EndedAt: rec.EndedAt,
 		FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
 	}
+	r.OrganizationName = s.organization(ctx, r.Organization)
 	r.Approval = shownApproval(rec)
 	if a := s.activeRun(rec.RunID); a != nil && r.State == admin.Preparing {
 		if p := a.doing.Load(); p != nil {
@@ -118,6 +119,17 @@ func (s *adminView) run(rec *ledger.Record) *admin.Run {
 		}
 	}
 	return r
+}
+
+// organization is the name of one, "" where it is not known.
+func (s *adminView) organization(ctx context.Context, id int64) string {
+	switch mine := s.session.identity(); {
+	case mine == nil:
+		return "" // not logged in yet
+	case mine.OrganizationID == id:
+		return mine.OrganizationName
+	}
+	return s.senders.name(ctx, id)
 }
 
 // state tells how far a run has come, in the administrator's words.
@@ -174,9 +186,17 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 	if err != nil {
 		return nil, err
 	}
-	out := &admin.Inspection{Run: *s.run(rec), Node: s.instance}
-	if rec.Limits != nil {
-		out.Limits.Asked = shownLimits(*rec.Limits, rec.Devices)
+	out := &admin.Inspection{Run: *s.run(ctx, rec), Node: s.instance}
+	decided, limit := rec.Policy, rec.Limits
+	if a := s.activeRun(id); a != nil && !rec.State.Final() { // what it will be on record with
+		decided, limit = cmp.Or(a.decided.Load(), decided), cmp.Or(limit, a.limit.Load())
+	}
+	if decided != nil {
+		out.Policy = &admin.Decision{Allowed: decided.Allowed, Reason: decided.Reason}
+	}
+	if limit != nil {
+		asked := shownLimits(*limit, rec.Devices)
+		out.Limits.Asked = &asked
 	}
 	out.Limits.Enforce = s.cfg.Enforce
 	out.Connections = s.shownConnections(rec)
@@ -204,6 +224,10 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 		out.Container = &admin.Container{
 			ID: c.ID, State: string(c.State), ImageID: c.ImageRef, CreatedAt: c.CreatedAt, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt,
 			ExitCode: c.ExitCode, Reason: c.Reason, Message: c.Message, PID: c.PID,
+		}
+		out.EnvNames = c.EnvNames
+		for _, m := range c.Mounts {
+			out.Mounts = append(out.Mounts, admin.Mount{Source: m.HostPath, Destination: m.ContainerPath, ReadOnly: m.ReadOnly})
 		}
 	}
 	effective := effectiveLimits(d.Effective)
@@ -478,7 +502,7 @@ func (s *adminView) Events(ctx context.Context, o admin.EventOptions, fn func(*a
 }
 
 // Queue implements admin.Station.
-func (s *adminView) Queue(context.Context) ([]admin.Waiting, error) {
+func (s *adminView) Queue(ctx context.Context) ([]admin.Waiting, error) {
 	snap := s.gate.Snapshot()
 	out := make([]admin.Waiting, 0, len(snap.Queued))
 	for _, w := range snap.Queued {
@@ -487,11 +511,11 @@ func (s *adminView) Queue(context.Context) ([]admin.Waiting, error) {
 			continue // it has just left the queue
 		}
 		out = append(out, admin.Waiting{
-			Position: w.Position, Run: w.RunID, Task: w.TaskID, Image: rec.Image, Organization: w.OrganizationID,
+			Position: w.Position, Run: w.RunID, Task: w.TaskID, Image: rec.Image, Organization: w.OrganizationID, OrganizationName: s.organization(ctx, w.OrganizationID),
 			Since: w.Since, Needs: shownResources(w.Counted, 1), Reason: w.Reason,
 		})
 	}
-	held, err := s.heldRuns()
+	held, err := s.heldRuns(ctx)
 	return append(out, held...), err
 }
 

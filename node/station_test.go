@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,7 +108,8 @@ func TestAnAdministratorSeesAndKillsARun(t *testing.T) {
 		t.Errorf("listed %+v", listed)
 	}
 	in, err := v.Inspect(s.ctx, run)
-	if err != nil || in.Sandbox == nil || in.Container == nil || in.Limits.Asked.Pids != 2048 {
+	if err != nil || in.Sandbox == nil || in.Container == nil || in.Limits.Asked == nil || in.Limits.Asked.Pids != 2048 || in.OrganizationName != "hospital" ||
+		in.Policy == nil || !in.Policy.Allowed || in.Policy.Reason == "" || len(in.Mounts) == 0 || !slices.Contains(in.EnvNames, "TOKEN_FILE") {
 		t.Errorf("inspected %+v, %v", in, err)
 	}
 	if u, err := v.Stats(s.ctx, nil); err != nil || len(u) != 1 || u[0].Run != run || u[0].MemoryLimit == 0 {
@@ -200,4 +202,45 @@ func TestTheSizeOfALivingRunsLogIsChanged(t *testing.T) {
 		t.Errorf("status %s: %s", r.Status, r.Log)
 	}
 	s.clean(n)
+}
+
+func TestWhatAnInspectionShowsOfARunThatHasNoContainer(t *testing.T) {
+	s := newStation(t, newFakeEngine(echo), "policies:\n  allowed_algorithms: registry.invalid/other\n")
+	n := s.start()
+	task := s.task(nil)
+	s.ends(task, "not allowed")
+	s.clean(n)
+	in, err := n.view().Inspect(s.ctx, s.srv.RunsOf(task)[0].ID)
+	if err != nil || in.Policy == nil || in.Policy.Allowed || !strings.Contains(in.Policy.Reason, "allowed") || in.Limits.Asked != nil || in.Mounts != nil || in.EnvNames != nil {
+		t.Errorf("a refused run: %+v, %v", in, err)
+	}
+
+	s = newStation(t, newFakeEngine(echo), "limits: {pids: 77}\n")
+	n = s.start()
+	if err := n.view().Pause(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	task = s.task(nil)
+	run := s.queue(n, 1)[0]
+	in, err = n.view().Inspect(s.ctx, run)
+	if err != nil || in.Policy != nil || in.Limits.Asked == nil || in.Limits.Asked.Pids != 77 || in.Sandbox != nil || in.Container != nil || in.Limits.Effective != nil || in.OrganizationName != "hospital" {
+		t.Errorf("a queued run: %+v, %v", in, err)
+	}
+	if q, err := n.view().Queue(s.ctx); err != nil || len(q) != 1 || q[0].OrganizationName != "hospital" {
+		t.Errorf("queue %+v, %v", q, err)
+	}
+	if err := n.view().Resume(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.ends(task, "completed")
+	s.clean(n)
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	n = s.start()
+	s.eventually("a login", func() bool { return n.node.session.identity() != nil })
+	in, err = n.view().Inspect(s.ctx, run)
+	if err != nil || in.Policy == nil || !in.Policy.Allowed || in.Limits.Asked == nil || in.Limits.Asked.Pids != 77 || in.OrganizationName != "hospital" {
+		t.Errorf("a run that was over before the restart: %+v, %v", in, err)
+	}
 }

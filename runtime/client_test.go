@@ -257,6 +257,26 @@ func TestAContainerDoesNotEndBeforeItStarts(t *testing.T) {
 	}
 }
 
+func TestAContainersMountsAndTheNamesOfItsVariablesAreTold(t *testing.T) {
+	f := newFake(t)
+	f.start(t)
+	c := dialFake(t, f)
+	_, id := startOne(t, c, testSandbox())
+	f.mu.Lock()
+	f.containers[id].req.Config.Envs = []*cri.KeyValue{{Key: "TOKEN", Value: []byte("A=B")}, {Key: "INPUT_FILE", Value: []byte("c2VjcmV0")}, {Key: "EMPTY"}}
+	f.mu.Unlock()
+	st, err := c.ContainerStatus(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []Mount{{HostPath: "/data", ContainerPath: "/in", ReadOnly: true}, {HostPath: "/out", ContainerPath: "/out"}}; !slices.Equal(st.Mounts, want) {
+		t.Errorf("mounts %+v", st.Mounts)
+	}
+	if want := []string{"EMPTY", "INPUT_FILE", "PKG_NAME", "TOKEN"}; !slices.Equal(st.EnvNames, want) {
+		t.Errorf("variables %q", st.EnvNames)
+	}
+}
+
 func TestListingsSelectByLabel(t *testing.T) {
 	f := newFake(t)
 	f.start(t)

@@ -76,6 +76,10 @@ type Container struct {
 	// container's process; only from ContainerStatus. What is not among them
 	// is inherited from the runtime.
 	Rlimits []Rlimit
+	// Mounts are those of the ContainerSpec, and of the devices where the runtime tells them, and EnvNames the names of
+	// all variables that the process starts with, sorted; only from ContainerStatus.
+	Mounts   []Mount
+	EnvNames []string
 }
 
 func (c *Client) checkContainer(op string, s *ContainerSpec) error {
@@ -238,6 +242,7 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 		Spec      struct {
 			Process struct {
 				Rlimits []Rlimit `json:"rlimits"`
+				Env     []string `json:"env"`
 			} `json:"process"`
 		} `json:"runtimeSpec"`
 	}
@@ -245,6 +250,10 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 		if err := json.Unmarshal([]byte(text), &info); err != nil {
 			return nil, &Error{Op: op, Cause: err, text: "the runtime's verbose answer is not understood (" + oneLine(err.Error()) + ")"}
 		}
+	}
+	var mounts []Mount
+	for _, m := range st.GetMounts() {
+		mounts = append(mounts, Mount{HostPath: m.GetHostPath(), ContainerPath: m.GetContainerPath(), ReadOnly: m.GetReadonly()})
 	}
 	started, finished := nanoTime(st.StartedAt), nanoTime(st.FinishedAt)
 	if !finished.IsZero() && started.After(finished) {
@@ -270,7 +279,20 @@ func (c *Client) containerStatus(ctx context.Context, id string, verbose bool) (
 		Annotations: st.Annotations,
 		PID:         info.PID,
 		Rlimits:     info.Spec.Process.Rlimits,
+		Mounts:      mounts,
+		EnvNames:    envNames(info.Spec.Process.Env),
 	}, nil
+}
+
+// envNames are the names in an environment, whose values are nobody's business.
+func envNames(env []string) []string {
+	var names []string
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // ListContainers returns the containers that have all the labels, in every

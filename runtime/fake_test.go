@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -326,11 +327,19 @@ func (f *fakeCRI) ContainerStatus(_ context.Context, r *cri.ContainerStatusReque
 	}
 	var info map[string]string
 	if r.Verbose {
-		info = map[string]string{"info": fmt.Sprintf(`{"pid": %d}`, c.pid)}
+		env := []string{"PKG_NAME=algorithm"} // the image's
+		for _, e := range c.req.Config.Envs {
+			env = append(env, e.Key+"="+string(e.Value))
+		}
+		text, err := json.Marshal(map[string]any{"pid": c.pid, "runtimeSpec": map[string]any{"process": map[string]any{"env": env}}})
+		if err != nil {
+			return nil, err
+		}
+		info = map[string]string{"info": string(text)}
 	}
 	return &cri.ContainerStatusResponse{Info: info, Status: &cri.ContainerStatus{
 		Id: r.ContainerId, Metadata: c.req.Config.Metadata, State: c.state, ExitCode: c.code, Reason: c.why, Labels: c.req.Config.Labels, CreatedAt: 1,
-		StartedAt: c.started, FinishedAt: c.finished,
+		StartedAt: c.started, FinishedAt: c.finished, Mounts: c.req.Config.Mounts,
 	}}, nil
 }
 

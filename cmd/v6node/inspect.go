@@ -17,9 +17,10 @@ func inspectCommand() *cli.Command {
 		Category:  categoryWatch,
 		Usage:     "show everything that is known of runs",
 		ArgsUsage: "RUN...",
-		Description: `Shows the ledger's record, the policies' decision, sandbox and container, the limits
-asked for and those that the kernel has, mounts, and what was used: of living runs and
-of those that are over. Secrets are not shown; of the environment only the names are.
+		Description: `Shows the ledger's record, the policies' decision, the limits asked for and what was
+used: of living runs and of those that are over. Of living ones also sandbox, container,
+mounts and the limits that the kernel has. Secrets are not shown; of the environment
+only the names are.
 
 Examples:
    v6node inspect 101
@@ -173,7 +174,11 @@ func describeRuntime(d *description, in *admin.Inspection) {
 }
 
 func describeLimits(d *description, l admin.LimitsState) {
-	asked, effective := limitRows(l.Asked), map[string]string{}
+	var asked []limitRow
+	if l.Asked != nil {
+		asked = limitRows(*l.Asked)
+	}
+	effective := map[string]string{}
 	if l.Effective != nil {
 		for _, r := range limitRows(*l.Effective) {
 			effective[r.name] = r.value

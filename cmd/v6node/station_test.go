@@ -88,7 +88,7 @@ func hospital() *admintest.Station {
 			Run: used, Node: "v6k3x7q2pa", Policy: &admin.Decision{Allowed: true, Reason: "allowed_algorithms: ^harbor.example.org/algorithms/.*"},
 			Sandbox:   &admin.Sandbox{ID: "5d0f3c", Ready: true, NetNS: "/var/run/netns/cni-1", Cgroup: "/v6node/v6k3x7q2pa/103", PID: 4242},
 			Container: &admin.Container{ID: "8a1e77", State: "running", ImageID: "sha256:77aa", PID: 4250},
-			Limits:    admin.LimitsState{Asked: limits, Effective: &effective, Enforce: "strict"},
+			Limits:    admin.LimitsState{Asked: &limits, Effective: &effective, Enforce: "strict"},
 			Mounts:    []admin.Mount{{Source: "/srv/data/patients.csv", Destination: "/mnt/data/patients.csv", ReadOnly: true}},
 			EnvNames:  []string{"INPUT_FILE", "OUTPUT_FILE"}, LogPath: "/var/lib/v6node/site/work/runs/103/log/algorithm.log",
 			Problems: []string{"the runtime did not say which handler it used"},

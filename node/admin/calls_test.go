@@ -28,7 +28,7 @@ func world() *admintest.Station {
 			run,
 			{ID: 101, Task: 11, Image: "k", State: admin.Done, Outcome: &admin.Outcome{Reason: "crashed", ExitCode: 3, Started: true}},
 		},
-		Inspections: map[int64]*admin.Inspection{103: {Run: *run, Limits: admin.LimitsState{Asked: admin.Limits{Memory: 1, OOMScoreAdj: &adj}}, Problems: []string{"p"}}},
+		Inspections: map[int64]*admin.Inspection{103: {Run: *run, Limits: admin.LimitsState{Asked: &admin.Limits{Memory: 1, OOMScoreAdj: &adj}}, Problems: []string{"p"}}},
 		Lines:       map[int64][]*admin.LogLine{103: {{Time: day, Stream: "stdout", Text: []byte("a\xff\x00")}, {Time: day, Stream: "stderr", Text: []byte("b"), Partial: true}}},
 		Usage:       func() []admin.Usage { return []admin.Usage{{Run: 103, Time: day, CPUNanos: 5, Memory: 7}} },
 		Processes:   map[int64][]admin.Process{103: {{PID: 4, Command: "sleep"}}},

@@ -30,10 +30,10 @@ type Run struct {
 	ID               int64  `json:"id"`
 	Task             int64  `json:"task"`
 	Job              int64  `json:"job,omitempty"`
-	Parent           int64  `json:"parent,omitempty"` // the task that made this one
-	Organization     int64  `json:"organization"`     // that sent the task
-	OrganizationName string `json:"organization_name,omitempty"`
-	User             int64  `json:"user,omitempty"` // who sent the task
+	Parent           int64  `json:"parent,omitempty"`            // the task that made this one
+	Organization     int64  `json:"organization"`                // that sent the task
+	OrganizationName string `json:"organization_name,omitempty"` // absent while the server does not tell it
+	User             int64  `json:"user,omitempty"`              // who sent the task
 
 	Image  string `json:"image"`            // as the task names it
 	Pinned string `json:"pinned,omitempty"` // repository@digest; of a SIF file sif:name@digest
@@ -108,12 +108,15 @@ type Inspection struct {
 	Run
 	Node string `json:"node"` // the node's name at the runtime
 
-	Policy    *Decision   `json:"policy,omitempty"`
+	// Policy is there once the policies were asked about the run's image.
+	Policy *Decision `json:"policy,omitempty"`
+	// Sandbox, Container, Mounts, EnvNames and Limits.Effective are the runtime's and the kernel's word: they are there
+	// for as long as what they tell of exists and the outcome is not decided.
 	Sandbox   *Sandbox    `json:"sandbox,omitempty"`
 	Container *Container  `json:"container,omitempty"`
 	Limits    LimitsState `json:"limits"`
 	Mounts    []Mount     `json:"mounts,omitempty"`
-	// EnvNames are the names of the algorithm's environment variables.
+	// EnvNames are the names of the variables with which the runtime starts the algorithm, those of its image too.
 	EnvNames []string `json:"env_names,omitempty"`
 	LogPath  string   `json:"log_path,omitempty"`
 	// Connections are all that the run can connect to, with what they have carried so far.
@@ -176,7 +179,7 @@ type Mount struct {
 
 // LimitsState is what was asked for a run and what the kernel has.
 type LimitsState struct {
-	Asked     Limits  `json:"asked"`
+	Asked     *Limits `json:"asked,omitempty"`     // absent before they are decided
 	Effective *Limits `json:"effective,omitempty"` // read back from the cgroup
 	// Enforce is "strict" or "best-effort".
 	Enforce string `json:"enforce,omitempty"`

@@ -71,6 +71,9 @@ type Record struct {
 	BlobStored bool   `json:"blob_stored,omitempty"`
 	ResultBlob string `json:"result_blob,omitempty"`
 
+	// Policy is what the policies said of the run, nil before they were asked about its image.
+	Policy *Decision `json:"policy,omitempty"`
+
 	// Approval is the administrator's word on the run; nil where nobody was asked.
 	Approval *Approval `json:"approval,omitempty"`
 
@@ -99,6 +102,12 @@ type Record struct {
 	EndedAt     time.Time     `json:"ended_at,omitzero"`    // the algorithm
 	FinishedAt  time.Time     `json:"finished_at,omitzero"` // the outcome was decided
 	DeliveredAt time.Time     `json:"delivered_at,omitzero"`
+}
+
+// Decision is what the policies said.
+type Decision struct {
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason"`
 }
 
 // Connection is one way out of a run.
