@@ -239,7 +239,7 @@ func shownApproval(rec *ledger.Record) *admin.Approval {
 }
 
 // heldRuns are the runs that wait for approval, the oldest first.
-func (s *adminView) heldRuns(ctx context.Context) ([]admin.Waiting, error) {
+func (s *adminView) heldRuns() ([]admin.Waiting, error) {
 	var out []admin.Waiting
 	for _, a := range s.activeRuns() {
 		if !a.held.Load() {
@@ -253,7 +253,7 @@ func (s *adminView) heldRuns(ctx context.Context) ([]admin.Waiting, error) {
 			continue // it was answered just now
 		}
 		out = append(out, admin.Waiting{
-			Run: rec.RunID, Task: rec.TaskID, Image: rec.Image, Organization: rec.InitOrganizationID, OrganizationName: s.organization(ctx, rec.InitOrganizationID),
+			Run: rec.RunID, Task: rec.TaskID, Image: rec.Image, Organization: rec.InitOrganizationID, OrganizationName: s.organization(rec.InitOrganizationID),
 			Since: rec.Approval.AskedAt, Reason: "waits for v6node approve or deny: " + rec.Approval.Why,
 		})
 	}

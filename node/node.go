@@ -394,6 +394,9 @@ func (n *Node) launchWith(own context.Context, rec *ledger.Record, arrived func(
 	case orphan && !rec.State.Final():
 		n.killRun(own, a, killedWithParent)
 	}
+	if n.senders.known(rec.InitOrganizationID) == "" {
+		n.runs.Go(func() { n.senders.learn(own, rec.InitOrganizationID) })
+	}
 	n.runs.Go(func() {
 		defer func() {
 			arrived()

@@ -61,7 +61,7 @@ func (s *adminView) Runs(ctx context.Context, q admin.RunQuery, fn func(*admin.R
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := fn(s.run(ctx, rec)); err != nil {
+			if err := fn(s.run(rec)); err != nil {
 				return err
 			}
 		}
@@ -88,7 +88,7 @@ func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) err
 		if err != nil {
 			return err
 		}
-		if r := s.run(ctx, rec); r.State != admin.Queued && !r.State.Over() {
+		if r := s.run(rec); r.State != admin.Queued && !r.State.Over() {
 			if err := fn(r); err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func (s *adminView) openRuns(ctx context.Context, fn func(*admin.Run) error) err
 	return nil
 }
 
-func (s *adminView) run(ctx context.Context, rec *ledger.Record) *admin.Run {
+func (s *adminView) run(rec *ledger.Record) *admin.Run {
 	r := &admin.Run{
 		ID: rec.RunID, Task: rec.TaskID, Job: rec.JobID, Parent: rec.ParentID,
 		Organization: rec.InitOrganizationID, User: rec.InitUserID,
@@ -105,7 +105,7 @@ func (s *adminView) run(ctx context.Context, rec *ledger.Record) *admin.Run {
 		ReceivedAt: rec.ReceivedAt, AdmittedAt: rec.AdmittedAt, StartedAt: rec.StartedAt, EndedAt: rec.EndedAt,
 		FinishedAt: rec.FinishedAt, DeliveredAt: rec.DeliveredAt,
 	}
-	r.OrganizationName = s.organization(ctx, r.Organization)
+	r.OrganizationName = s.organization(r.Organization)
 	r.Approval = shownApproval(rec)
 	if a := s.activeRun(rec.RunID); a != nil && r.State == admin.Preparing {
 		if p := a.doing.Load(); p != nil {
@@ -122,21 +122,21 @@ func (s *adminView) run(ctx context.Context, rec *ledger.Record) *admin.Run {
 }
 
 // organization is the name of one, "" where it is not known.
-func (s *adminView) organization(ctx context.Context, id int64) string {
+func (s *adminView) organization(id int64) string {
 	switch mine := s.session.identity(); {
 	case mine == nil:
 		return "" // not logged in yet
 	case mine.OrganizationID == id:
 		return mine.OrganizationName
 	}
-	return s.senders.name(ctx, id)
+	return s.senders.known(id)
 }
 
 // state tells how far a run has come, in the administrator's words.
 func (n *Node) state(rec *ledger.Record) admin.State {
 	switch rec.State {
 	case ledger.Received:
-		if a := n.activeRun(rec.RunID); a != nil && a.held.Load() {
+		if a := n.activeRun(rec.RunID); a != nil && a.held.Load() && waitsForApproval(rec) { // and was not answered just now
 			return admin.Held
 		}
 		return admin.Queued
@@ -186,7 +186,7 @@ func (s *adminView) Inspect(ctx context.Context, id int64) (*admin.Inspection, e
 	if err != nil {
 		return nil, err
 	}
-	out := &admin.Inspection{Run: *s.run(ctx, rec), Node: s.instance}
+	out := &admin.Inspection{Run: *s.run(rec), Node: s.instance}
 	decided, limit := rec.Policy, rec.Limits
 	if a := s.activeRun(id); a != nil && !rec.State.Final() { // what it will be on record with
 		decided, limit = cmp.Or(a.decided.Load(), decided), cmp.Or(limit, a.limit.Load())
@@ -502,7 +502,7 @@ func (s *adminView) Events(ctx context.Context, o admin.EventOptions, fn func(*a
 }
 
 // Queue implements admin.Station.
-func (s *adminView) Queue(ctx context.Context) ([]admin.Waiting, error) {
+func (s *adminView) Queue(context.Context) ([]admin.Waiting, error) {
 	snap := s.gate.Snapshot()
 	out := make([]admin.Waiting, 0, len(snap.Queued))
 	for _, w := range snap.Queued {
@@ -511,11 +511,11 @@ func (s *adminView) Queue(ctx context.Context) ([]admin.Waiting, error) {
 			continue // it has just left the queue
 		}
 		out = append(out, admin.Waiting{
-			Position: w.Position, Run: w.RunID, Task: w.TaskID, Image: rec.Image, Organization: w.OrganizationID, OrganizationName: s.organization(ctx, w.OrganizationID),
+			Position: w.Position, Run: w.RunID, Task: w.TaskID, Image: rec.Image, Organization: w.OrganizationID, OrganizationName: s.organization(w.OrganizationID),
 			Since: w.Since, Needs: shownResources(w.Counted, 1), Reason: w.Reason,
 		})
 	}
-	held, err := s.heldRuns(ctx)
+	held, err := s.heldRuns()
 	return append(out, held...), err
 }
 
