@@ -90,6 +90,7 @@ func (a *Access) places(domain string, over http.RoundTripper) ([]*place, error)
 			}
 			p.inner = p.own
 		}
+		p.inner = paged{p.inner}
 		out = append(out, p)
 	}
 	return out, nil
