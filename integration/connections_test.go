@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,11 +13,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/v6node/v6node/cni"
 	"github.com/v6node/v6node/node/admin"
@@ -380,8 +383,8 @@ func oneEach(t *testing.T, w *world) {
 	if r.Status != http.StatusOK || r.Body != "listed answers POST /secret" {
 		t.Errorf("what is listed answers %+v", r)
 	}
-	line := fmt.Sprintf(`run=%d task=%d method=POST target=%s status=200 sent=0 received=27 `, e.ID, e.TaskID, at)
-	if log := n.Log(1 << 20); !strings.Contains(log, line) || strings.Contains(log, "/secret") {
+	line := regexp.MustCompile(fmt.Sprintf(`run=%d task=%d method=POST target=%s decision=allowed status=200 sent=[1-9][0-9]* received=27 `, e.ID, e.TaskID, regexp.QuoteMeta(at)))
+	if log := n.Log(1 << 20); !line.MatchString(log) || strings.Contains(log, "/secret") {
 		t.Errorf("the node's log does not say %s, or says the path", line)
 	}
 	for url, want := range map[string]int{
@@ -475,7 +478,8 @@ func connectionsCounted(t *testing.T, w *world) {
 	n := w.start(t, nodeOptions{Extra: map[string]any{
 		"databases": []map[string]any{sqlDatabase("db", name, port), sqlDatabase("dead", "localhost", dead), sqlDatabase("other", "198.51.100.7", "5432")},
 		"whitelist": map[string]any{"pairs": []any{map[string]any{
-			"to": []string{net.JoinHostPort(name, site), net.JoinHostPort(address, site)}, "image": strings.TrimSuffix(other.Tag, ":latest"),
+			"to":    []string{net.JoinHostPort(name, site), net.JoinHostPort(address, site), net.JoinHostPort(name, port), net.JoinHostPort(address, port)},
+			"image": strings.TrimSuffix(other.Tag, ":latest"),
 		}}},
 	}})
 	g := n.hold(t, databases("db", "dead"))
@@ -586,18 +590,116 @@ func connectionsCounted(t *testing.T, w *world) {
 		t.Errorf("on record is %+v, and %d bytes came", entry, len(r.Data))
 	}
 	r = n.call(t, "fetch", kwargs{"method": "POST", "url": "http://" + net.JoinHostPort(name, site) + "/", "body": "question"}, image(other.Tag))
-	web := 0
-	for _, c := range n.entry(t, audit.Ended, r.ID).Connections {
-		if c.Kind == "whitelist" {
-			web++
+	web := webOf(n.entry(t, audit.Ended, r.ID).Connections)
+	if c := web[net.JoinHostPort(name, site)]; len(web) != 2 || c.Connections != 1 || c.Sent <= 8 || c.Received != int64(len("listed answers POST /")) || web["others"].Connections+web["others"].Failed != 0 {
+		t.Errorf("of the whitelist there is on record %+v", web)
+	}
+	webCounted(t, n, net.JoinHostPort(name, site), net.JoinHostPort(name, port), image(other.Tag))
+}
+
+// webCounted has a run ask the whitelist's proxy for a page, for a tunnel and for what is not listed, and compares what each
+// has carried with what inspect shows meanwhile and the audit log says in the end.
+func webCounted(t *testing.T, n *node, site, database string, orders ...order) {
+	g := n.hold(t, orders...)
+	run := strconv.FormatInt(g.run, 10)
+	// ask sends a text to the proxy, and returns the connection and the status of the answer.
+	ask := func(text string) (c net.Conn, r *bufio.Reader, resp *http.Response) {
+		n.inside(t, g.run, func() (err error) { c, err = net.Dial("tcp", "127.0.0.3:3128"); return err })
+		t.Cleanup(func() { c.Close() })
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
 		}
-		if c.Kind == "whitelist" && (c.Connections != 1 || c.Sent != 8 || c.Received != int64(len("listed answers POST /"))) {
-			t.Errorf("on record is %+v", c)
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		r = bufio.NewReader(c)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, r, resp
+	}
+	get := func(at string) string {
+		return "GET http://" + at + "/ HTTP/1.1\r\nHost: " + at + "\r\nConnection: close\r\n\r\n"
+	}
+	_, _, resp := ask(get(site))
+	if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "listed answers GET /" {
+		t.Fatalf("%s, %v", text, err)
+	}
+	for _, text := range []string{get("secrets.evil.example:80"), "CONNECT 10.9.8.7:443 HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		if _, _, resp := ask(text); resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %s", text, resp.Status)
 		}
 	}
-	if web != 1 {
-		t.Errorf("the whitelist is on record %d times", web)
+	c, r, resp := ask("CONNECT " + database + " HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
 	}
+	if _, err := io.WriteString(c, "12345"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]admin.Connection{
+		site:     {Connections: 1, Sent: int64(len(get(site))), Received: 20},
+		database: {Connections: 1, Open: 1, Sent: 5},
+		"others": {Failed: 2},
+	}
+	shown := func() error {
+		got := webOf(show[[]admin.Inspection](t, n, "inspect", run)[0].Connections)
+		for target, w := range want {
+			if c := got[target]; len(got) != len(want) || c.At != "webproxy:3128" || c.Connections != w.Connections || c.Open != w.Open || c.Failed != w.Failed || c.Sent != w.Sent || c.Received != w.Received {
+				return fmt.Errorf("inspect shows of %s %+v, wanted %+v", target, c, w)
+			}
+		}
+		return nil
+	}
+	eventually(t, shown)
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(r); err != nil || string(text) != "database heard 12345" {
+		t.Fatalf("%s, %v", text, err)
+	}
+	want[database] = admin.Connection{Connections: 1, Sent: 5, Received: 20}
+	eventually(t, shown)
+	out := n.command(t, "inspect", "-o", "table", run)
+	for _, text := range []string{"to whitelist " + site + ": 1 made, 0 open, 0 failed, ", "to whitelist " + database + ": 1 made, 0 open, 0 failed, 5B sent, 20B received", "to whitelist others: 0 made, 0 open, 2 failed, "} {
+		if !strings.Contains(out, text) {
+			t.Errorf("inspect does not show %s: %s", text, out)
+		}
+	}
+	g.release(t)
+	got := webOf(n.entry(t, audit.Ended, g.run).Connections)
+	for target, w := range want {
+		if c := got[target]; len(got) != len(want) || c.At != "webproxy:3128" || c.Connections != w.Connections || c.Failed != w.Failed || c.Sent != w.Sent || c.Received != w.Received {
+			t.Errorf("on record of %s is %+v, wanted %+v", target, c, w)
+		}
+	}
+	for _, text := range []string{
+		"method=GET target=" + site + " decision=allowed status=200", "method=CONNECT target=" + database + " decision=allowed status=200 sent=5 received=20",
+		"method=GET target=secrets.evil.example:80 decision=refused status=403 sent=0 received=0", "method=CONNECT target=10.9.8.7:443 decision=refused status=403 sent=0 received=0",
+	} {
+		if log := n.Log(1 << 20); !strings.Contains(log, "run="+run+" task="+fmt.Sprint(g.task)+" "+text) {
+			t.Errorf("the node's log does not say %s", text)
+		}
+	}
+}
+
+// webOf are what goes through the whitelist's proxy, by target.
+func webOf[C admin.Connection | audit.Connection](list []C) map[string]C {
+	out := map[string]C{}
+	for _, c := range list {
+		switch c := any(c).(type) {
+		case admin.Connection:
+			if c.Kind == "whitelist" {
+				out[c.Target] = any(c).(C)
+			}
+		case audit.Connection:
+			if c.Kind == "whitelist" {
+				out[c.Target] = any(c).(C)
+			}
+		}
+	}
+	return out
 }
 
 // entry waits for one of the node's audit log about a run.

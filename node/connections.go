@@ -68,7 +68,8 @@ func (n *Node) doors(rec *ledger.Record, plan *reach.Plan, t *traffic) ([]engine
 		if err != nil {
 			return nil, fmt.Errorf("the whitelist of the run cannot be read: %w", err)
 		}
-		p := egress.New(egress.Config{List: list, Gate: gate, Log: log, Meter: t.meter(reach.WebAt.String(), kindWeb, "")})
+		t.web("") // shown before the first request
+		p := egress.New(egress.Config{List: list, Gate: gate, Log: log, Meter: t.web})
 		out = append(out, engine.Door{Address: plan.Web.Listen, Serve: p.Serve})
 	}
 	return out, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/engine"
 	"github.com/v6node/v6node/node/ledger"
+	"github.com/v6node/v6node/node/reach"
 	"github.com/v6node/v6node/proxy/forward"
 )
 
@@ -20,6 +21,8 @@ const (
 	noteTraffic = 10 * time.Second
 	// settleTraffic bounds how long the connections of an ended algorithm are waited for.
 	settleTraffic = time.Second
+	// maxWeb is how many hosts and ports behind the whitelist's proxy a run has counters for.
+	maxWeb = 64
 )
 
 // traffic is what the connections of one run have carried, over restarts of the node.
@@ -97,6 +100,30 @@ func (t *traffic) meter(at, kind, target string) *forward.Meter {
 	return w.meter
 }
 
+// web returns the counter of what goes to a host and port through the whitelist's proxy, or for "" nowhere.
+func (t *traffic) web(target string) *forward.Meter {
+	if target == "" || !t.room(target) {
+		target = webOthers
+	}
+	return t.meter(reach.WebAt.String(), kindWeb, target)
+}
+
+// room tells whether a host and port behind the whitelist's proxy has a counter of its own, or may get one.
+func (t *traffic) room(target string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, w := range t.ways {
+		if w.Kind != kindWeb || w.Target == webOthers {
+			continue
+		}
+		if n++; w.Target == target {
+			return true
+		}
+	}
+	return n < maxWeb
+}
+
 // counts are what was carried so far.
 func (t *traffic) counts() []ledger.Connection {
 	if t == nil {
@@ -104,13 +131,17 @@ func (t *traffic) counts() []ledger.Connection {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []ledger.Connection
+	var out, others []ledger.Connection
 	for _, w := range t.ways {
 		c := w.Connection
 		c.Count, c.AtLeast = w.meter.Count(), t.partly
+		if c.Kind == kindWeb && c.Target == webOthers {
+			others = append(others, c)
+			continue
+		}
 		out = append(out, c)
 	}
-	return out
+	return append(out, others...)
 }
 
 // settle waits until an ended algorithm's connections are closed, so that their last bytes
@@ -200,6 +231,10 @@ const (
 	kindAPI = "vantage6"  // the vantage6 API
 	kindWeb = "whitelist" // the HTTP proxy
 )
+
+// webOthers is the target under which stands what the whitelist's proxy refuses, and what goes to more hosts than have
+// counters of their own.
+const webOthers = audit.Others
 
 // apiAt is how runs name the vantage6 API.
 func (n *Node) apiAt() string {

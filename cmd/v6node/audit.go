@@ -185,7 +185,7 @@ func auditText(e *audit.Entry) string {
 	}
 	for _, k := range e.Connections {
 		if k.Connections+k.Failed > 0 {
-			add(fmt.Sprintf("%s %d/%d bytes", k.At, k.Sent, k.Received))
+			add(fmt.Sprintf("%s %d/%d bytes", connectionName(k), k.Sent, k.Received))
 		}
 	}
 	add(e.Reason)
@@ -274,11 +274,19 @@ var auditColumns = []string{
 	"allowed", "reason", "started_at", "finished_at", "exit_code", "status", "outcome", "bytes_out", "connections", "actor",
 }
 
-// connectionsCell writes connections into one cell: AT=SENT/RECEIVED, with blanks between.
+// connectionName names a connection: AT, or AT>TARGET where one AT leads to several.
+func connectionName(k audit.Connection) string {
+	if k.Kind == "whitelist" {
+		return k.At + ">" + k.Target
+	}
+	return k.At
+}
+
+// connectionsCell writes connections into one cell: NAME=SENT/RECEIVED, with blanks between.
 func connectionsCell(list []audit.Connection) string {
 	var out []string
 	for _, k := range list {
-		out = append(out, fmt.Sprintf("%s=%d/%d", k.At, k.Sent, k.Received))
+		out = append(out, fmt.Sprintf("%s=%d/%d", connectionName(k), k.Sent, k.Received))
 	}
 	return strings.Join(out, " ")
 }

@@ -142,9 +142,6 @@ func printInspection(c *cli.Context, in *admin.Inspection) error {
 // connectionText is what a connection leads to and has carried.
 func connectionText(k admin.Connection) string {
 	to := strings.TrimPrefix(k.Kind+" "+k.Target, "tcp ")
-	if k.Kind == "whitelist" {
-		to = "what is whitelisted"
-	}
 	least := ""
 	if k.AtLeast {
 		least = "at least "

@@ -125,11 +125,12 @@ type Inspection struct {
 	Problems []string `json:"problems,omitempty"`
 }
 
-// Connection is one way out of a run. Bytes are those of the connection or, of HTTP, of bodies.
+// Connection is one way out of a run. Bytes are those of the connection or, of HTTP, of requests and of the bodies of
+// answers.
 type Connection struct {
 	At          string `json:"at"`               // HOST:PORT as the algorithm names it
 	Kind        string `json:"kind"`             // tcp, unix, tunnel, whitelist, vantage6
-	Target      string `json:"target,omitempty"` // where it leads
+	Target      string `json:"target,omitempty"` // where it leads; of the whitelist also "others"
 	Connections int64  `json:"connections"`      // or requests
 	Failed      int64  `json:"failed"`
 	Open        int64  `json:"open"`

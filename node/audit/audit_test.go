@@ -384,3 +384,43 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+func TestOfTooManyConnectionsNoByteIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	var all []Connection
+	for i := range int64(maxItems + 10) {
+		all = append(all, Connection{At: fmt.Sprintf("db%d:5432", i), Kind: "tcp", Connections: 1, Failed: 2, Sent: i, Received: 2 * i, AtLeast: i == maxItems})
+	}
+	for _, n := range []int{maxItems, len(all)} {
+		if err := l.Append(Entry{Event: Ended, Run: int64(n), Connections: all[:n]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all[maxItems-1].At != fmt.Sprintf("db%d:5432", maxItems-1) {
+		t.Error("the caller's connections were changed")
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Each(dir, func(l *Line) error {
+		e, err := l.Entry()
+		if err != nil {
+			return err
+		}
+		var sum Connection
+		for _, c := range e.Connections {
+			sum.Connections, sum.Failed, sum.Sent, sum.Received = sum.Connections+c.Connections, sum.Failed+c.Failed, sum.Sent+c.Sent, sum.Received+c.Received
+		}
+		last := e.Connections[maxItems-1]
+		if want := (Connection{Connections: e.Run, Failed: 2 * e.Run, Sent: e.Run * (e.Run - 1) / 2, Received: e.Run * (e.Run - 1)}); len(e.Connections) != maxItems || sum != want {
+			t.Errorf("%d connections are on record as %d, with %+v", e.Run, len(e.Connections), sum)
+		}
+		if summed := e.Run > maxItems; (last.At == Others) != summed || last.AtLeast != summed {
+			t.Errorf("of %d connections the last is on record as %+v", e.Run, last)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

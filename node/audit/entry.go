@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -82,12 +83,15 @@ type Entry struct {
 	Actor string `json:"actor,omitempty"` // the administrator's user
 }
 
+// Others stands for what has no place of its own in an entry.
+const Others = "others"
+
 // Connection is one way out of a run and what it has carried: bytes of the connection or, of HTTP, of
-// bodies.
+// requests and of the bodies of answers.
 type Connection struct {
-	At          string `json:"at"`               // HOST:PORT as the algorithm names it
-	Kind        string `json:"kind"`             // tcp, unix, tunnel, whitelist, vantage6
-	Target      string `json:"target,omitempty"` // where it leads
+	At          string `json:"at"`               // HOST:PORT as the algorithm names it, or Others
+	Kind        string `json:"kind"`             // tcp, unix, tunnel, whitelist, vantage6, or Others
+	Target      string `json:"target,omitempty"` // where it leads; of the whitelist also Others
 	Connections int64  `json:"connections"`      // or requests
 	Failed      int64  `json:"failed,omitempty"`
 	Sent        int64  `json:"sent"` // by the algorithm
@@ -117,17 +121,34 @@ func (e Entry) line() ([]byte, error) {
 	for _, d := range kept {
 		e.Databases = append(e.Databases, bounded(d))
 	}
-	ways := e.Connections[:min(len(e.Connections), maxItems)]
-	e.Connections = nil
-	for _, c := range ways {
+	e.Connections = few(e.Connections)
+	for i := range e.Connections {
+		c := &e.Connections[i]
 		c.At, c.Target = bounded(c.At), bounded(c.Target)
-		e.Connections = append(e.Connections, c)
 	}
 	b, err := json.Marshal(e)
 	if err != nil {
 		return nil, fmt.Errorf("write an audit entry as JSON: %w", err)
 	}
 	return b, nil
+}
+
+// few copies connections. Of too many the last ones become one, so that no byte is missing.
+func few(all []Connection) []Connection {
+	kept := slices.Clone(all[:min(len(all), maxItems)])
+	if len(all) <= maxItems {
+		return kept
+	}
+	rest := Connection{At: Others, Kind: Others}
+	for _, c := range all[maxItems-1:] {
+		rest.Connections += c.Connections
+		rest.Failed += c.Failed
+		rest.Sent += c.Sent
+		rest.Received += c.Received
+		rest.AtLeast = rest.AtLeast || c.AtLeast
+	}
+	kept[maxItems-1] = rest
+	return kept
 }
 
 func bounded(s string) string {

@@ -114,7 +114,7 @@ type Decision struct {
 type Connection struct {
 	At     string `json:"at"`     // HOST:PORT as the algorithm names it
 	Kind   string `json:"kind"`   // tcp, unix, tunnel, whitelist or vantage6
-	Target string `json:"target"` // where it leads
+	Target string `json:"target"` // where it leads; of the whitelist also "others"
 	forward.Count
 	AtLeast bool `json:"at_least,omitempty"` // a part may not have been counted, because the node was killed
 }

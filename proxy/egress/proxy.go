@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
 	"os"
@@ -44,8 +44,9 @@ type Config struct {
 	Gate *forward.Gate
 	// Log knows the run.
 	Log *slog.Logger
-	// Meter counts requests; nil counts nothing.
-	Meter *forward.Meter
+	// Meter returns what counts the requests to a listed host and port, and for "" what counts
+	// requests that go nowhere. It is called for each request; nil counts nothing.
+	Meter func(target string) *forward.Meter
 }
 
 // Proxy is the HTTP proxy of one run.
@@ -53,7 +54,7 @@ type Proxy struct {
 	list    *List
 	gate    *forward.Gate
 	log     *slog.Logger
-	meter   *forward.Meter
+	meter   func(target string) *forward.Meter
 	lim     limits
 	resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
@@ -67,6 +68,9 @@ func New(c Config) *Proxy { return newProxy(c, defaultLimits()) }
 
 func newProxy(c Config, lim limits) *Proxy {
 	p := &Proxy{list: c.List, gate: c.Gate, log: c.Log, meter: c.Meter, lim: lim, connect: new(net.Dialer).DialContext}
+	if p.meter == nil {
+		p.meter = func(string) *forward.Meter { return nil }
+	}
 	p.resolve = func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}
@@ -136,7 +140,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.gate.Pace(r.Context()) != nil {
 		return // the run has ended
 	}
-	e := &exchange{p: p, r: r, began: time.Now()}
+	e := &exchange{p: p, r: r, began: time.Now(), meter: p.meter("")}
 	defer func() {
 		v := recover()
 		if v == nil {
@@ -161,6 +165,7 @@ type exchange struct {
 	r              *http.Request
 	began          time.Time
 	target         string
+	meter          *forward.Meter
 	status         int
 	err            error
 	sent, received atomic.Int64 // by the algorithm
@@ -168,7 +173,7 @@ type exchange struct {
 
 // tell writes the request down: never its path, query, headers or body.
 func (e *exchange) tell() {
-	attrs := []any{"method", method(e.r), "target", e.target, "status", e.status, "sent", e.sent.Load(), "received", e.received.Load(),
+	attrs := []any{"method", method(e.r), "target", e.target, "decision", decision(e.err), "status", e.status, "sent", e.sent.Load(), "received", e.received.Load(),
 		"took", time.Since(e.began).Round(time.Millisecond)}
 	if e.err != nil {
 		e.p.log.WarnContext(e.r.Context(), "a request of the algorithm to the whitelist's proxy failed", append(attrs, "error", e.err)...)
@@ -186,10 +191,19 @@ func method(r *http.Request) string {
 	return "other"
 }
 
+// decision is what the whitelist says of a request that ended with err. Of one that no proxy understands it says no.
+func decision(err error) string {
+	var bad badRequest
+	if errors.Is(err, ErrRefused) || errors.As(err, &bad) {
+		return "refused"
+	}
+	return "allowed"
+}
+
 // refuse answers a request that goes nowhere.
 func (e *exchange) refuse(w http.ResponseWriter, err error) {
 	e.err = err
-	e.p.meter.Fail()
+	e.meter.Fail()
 	e.status = fail(w, err)
 }
 
@@ -230,7 +244,11 @@ func (e *exchange) aim(text, defaultPort string) (hostport.Pair, error) {
 		return at, badRequest{fmt.Sprintf("the target of the request cannot be used: %v", err)}
 	}
 	e.target = at.String()
-	return at, e.p.list.Allows(at)
+	if err := e.p.list.Allows(at); err != nil {
+		return at, err // the algorithm may invent any number of such hosts: they count as one
+	}
+	e.meter = e.p.meter(e.target)
+	return at, nil
 }
 
 func hasPort(host string) bool {
@@ -315,11 +333,26 @@ func (e *exchange) forward(w http.ResponseWriter) {
 		_ = control.SetWriteDeadline(time.Now().Add(e.p.lim.silence))
 	}
 	alive()
+	sent := func(n int64) { e.sent.Add(n); e.meter.Sent(n) }
 	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = &countedBody{ReadCloser: out.Body, count: func(n int64) { e.sent.Add(n); e.p.meter.Sent(n) }, alive: alive}
+		out.Body = &countedBody{ReadCloser: out.Body, count: sent, alive: alive}
 	}
-	answer := &countedAnswer{ResponseWriter: w, count: func(n int64) { e.received.Add(n); e.p.meter.Received(n) }, alive: alive}
-	defer e.p.meter.Begin()()
+	received := func(n int64) {
+		if e.err == nil { // else it is what the proxy says of it
+			e.received.Add(n)
+			e.meter.Received(n)
+		}
+	}
+	answer := &countedAnswer{ResponseWriter: w, count: received, alive: alive}
+	// It goes through once it has a connection; a broken one may be replaced by another.
+	made, end := false, func() {}
+	defer func() { end() }()
+	out = out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if !made {
+			made, end = true, e.meter.Begin()
+			sent(forward.Head(r))
+		}
+	}}))
 	defer func() {
 		e.status = answer.status
 		// The reverse proxy breaks off an answer in this way, which is told and
@@ -331,7 +364,13 @@ func (e *exchange) forward(w http.ResponseWriter) {
 		}
 	}()
 	plain := *e.p.plain
-	plain.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) { e.err = err; fail(w, err) }
+	plain.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+		if !made {
+			e.meter.Fail()
+		}
+		e.err = err
+		fail(w, err)
+	}
 	plain.ServeHTTP(answer, out)
 }
 
@@ -421,7 +460,9 @@ func (e *exchange) tunnel(w http.ResponseWriter) {
 		e.err = fmt.Errorf("the algorithm has gone: %w", err)
 		return
 	}
-	sent, received := forward.Relay(ctx, &watched{Conn: inner, r: buffered.Reader, alive: alive}, &watched{Conn: outer, alive: alive}, e.p.meter)
+	// From the server's reader only what it has: it ends the context with the algorithm's last byte, and the answer with it.
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	sent, received := forward.Relay(ctx, &watched{Conn: inner, early: early, alive: alive}, &watched{Conn: outer, alive: alive}, e.meter)
 	e.sent.Store(sent)
 	e.received.Store(received)
 }
@@ -430,13 +471,14 @@ func (e *exchange) tunnel(w http.ResponseWriter) {
 // what the server had read already.
 type watched struct {
 	net.Conn
-	r     *bufio.Reader
+	early []byte
 	alive func()
 }
 
 func (c *watched) Read(p []byte) (n int, err error) {
-	if c.r != nil {
-		n, err = c.r.Read(p)
+	if len(c.early) > 0 {
+		n = copy(p, c.early)
+		c.early = c.early[n:]
 	} else {
 		n, err = c.Conn.Read(p)
 	}

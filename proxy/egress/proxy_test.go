@@ -38,12 +38,25 @@ type bench struct {
 	asked   []string // of the name server
 	dialled []string
 	real    string // where every connection goes
+	meters  map[string]*forward.Meter
+}
+
+// meter counts by target.
+func (b *bench) meter(target string) *forward.Meter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.meters[target]
+	if m == nil {
+		m = new(forward.Meter)
+		b.meters[target] = m
+	}
+	return m
 }
 
 func newBench(t *testing.T, rules Rules, lim limits) *bench {
 	t.Helper()
-	b := &bench{t: t, log: &logtest.Records{}, names: map[string][]string{}}
-	p := newProxy(Config{List: compile(t, rules), Gate: forward.NewGate(), Log: slog.New(slog.NewTextHandler(b.log, nil)).With("run", 7)}, lim)
+	b := &bench{t: t, log: &logtest.Records{}, names: map[string][]string{}, meters: map[string]*forward.Meter{}}
+	p := newProxy(Config{Meter: b.meter, List: compile(t, rules), Gate: forward.NewGate(), Log: slog.New(slog.NewTextHandler(b.log, nil)).With("run", 7)}, lim)
 	p.resolve = func(_ context.Context, name string) ([]netip.Addr, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -168,7 +181,7 @@ func TestAPlainRequestPasses(t *testing.T) {
 	if d := strings.Join(b.dialled, " "); d != "9.9.9.9:8080 93.184.216.34:8080" {
 		t.Errorf("dialled %s", d)
 	}
-	if text := b.log.String(); !strings.Contains(text, "run=7 method=POST target=example.org:8080 status=418 sent=5 received=5") || strings.Contains(text, "secret") {
+	if text := b.log.String(); !strings.Contains(text, "run=7 method=POST target=example.org:8080 decision=allowed status=418 sent=230 received=5") || strings.Contains(text, "secret") {
 		t.Errorf("the log says %s", text)
 	}
 }
@@ -188,7 +201,7 @@ func TestATunnelPassesAndVerifiesItsOwnCertificate(t *testing.T) {
 	if err := b.end(); err != nil {
 		t.Error(err)
 	}
-	if text := b.log.String(); !strings.Contains(text, "method=CONNECT target=example.com:443 status=200 sent=") || strings.Contains(text, "sent=0") || strings.Contains(text, "secret") {
+	if text := b.log.String(); !strings.Contains(text, "method=CONNECT target=example.com:443 decision=allowed status=200 sent=") || strings.Contains(text, "sent=0") || strings.Contains(text, "secret") {
 		t.Errorf("the log says %s", text)
 	}
 }
@@ -354,5 +367,125 @@ func TestTheEndOfTheRunEndsItsRequests(t *testing.T) {
 	}
 	if n := strings.Count(b.log.String(), "run=7"); n != 2 {
 		t.Errorf("%d requests are logged:\n%s", n, b.log)
+	}
+}
+
+func TestEachRequestIsCountedForItsHostAndPort(t *testing.T) {
+	b := newBench(t, Rules{Domains: []string{".example.org"}, Ports: []int{80, 443}}, defaultLimits())
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/off" {
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprint(w, "answer")
+	}))
+	t.Cleanup(srv.Close)
+	b.real = srv.Listener.Addr().String()
+	for _, name := range []string{"a.example.org", "b.example.org"} {
+		b.names[name] = []string{"93.184.216.34"}
+	}
+	b.names["down.example.org"] = []string{"9.9.9.9"}
+	b.names["inside.example.org"] = []string{"10.0.0.1"}
+	get := func(host, path string) string {
+		return "GET http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"
+	}
+	heads := int64(0)
+	for _, path := range []string{"/", "/?data=" + strings.Repeat("x", 1000)} {
+		text := get("a.example.org", path)
+		heads += int64(len(text))
+		if code, _ := b.status(text); code != http.StatusOK {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	broken := get("a.example.org", "/off")
+	heads += int64(len(broken))
+	if code, _ := b.status(broken); code != http.StatusBadGateway {
+		t.Errorf("a broken answer: %d", code)
+	}
+	through := b.raw("CONNECT b.example.org:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+	inside := bufio.NewReader(through)
+	if resp, err := http.ReadResponse(inside, nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	ask := "GET / HTTP/1.0\r\nHost: x\r\n\r\n"
+	if _, err := io.WriteString(through, ask); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"down.example.org", "inside.example.org", "evil.example.net", "other.example.net"} {
+		for _, text := range []string{get(host, "/"), "CONNECT " + host + ":80 HTTP/1.1\r\nHost: x\r\n\r\n"} {
+			if code, _ := b.status(text); code < 400 {
+				t.Errorf("%s: %d", host, code)
+			}
+		}
+	}
+	b.client.CloseIdleConnections()
+	if err := b.end(); err != nil {
+		t.Error(err)
+	}
+	want := map[string]forward.Count{
+		"a.example.org:80":      {Connections: 3, Sent: heads, Received: 12},
+		"b.example.org:80":      {Connections: 1, Sent: int64(len(ask)), Received: int64(len(answer))},
+		"down.example.org:80":   {Failed: 2},
+		"inside.example.org:80": {Failed: 2},
+		"":                      {Failed: 4},
+	}
+	for target, m := range b.meters {
+		if got := m.Count(); got != want[target] {
+			t.Errorf("for %q %+v was counted, wanted %+v", target, got, want[target])
+		}
+	}
+	if len(b.meters) != len(want) {
+		t.Errorf("%d hosts have counters", len(b.meters))
+	}
+	for _, line := range []string{
+		"run=7 method=GET target=down.example.org:80 decision=allowed status=502 sent=0 ", "run=7 method=CONNECT target=inside.example.org:80 decision=refused status=403 sent=0 ",
+		"run=7 method=GET target=inside.example.org:80 decision=refused status=403 sent=0 ", "run=7 method=GET target=evil.example.net:80 decision=refused status=403 sent=0 ",
+	} {
+		if text := b.log.String(); !strings.Contains(text, line) {
+			t.Errorf("the log does not say %s: %s", line, text)
+		}
+	}
+}
+
+func TestATunnelPassesOnTheEndOfOneDirection(t *testing.T) {
+	b := newBench(t, Rules{Domains: []string{"example.org"}}, defaultLimits())
+	b.names["example.org"] = []string{"93.184.216.34"}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b.real = l.Addr().String()
+	// Text behind the request's head comes along with it, or later.
+	for _, early := range []string{"", "early "} {
+		c := b.raw("CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n" + early)
+		far, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(c)
+		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatal(resp, err)
+		}
+		if _, err := io.WriteString(c, "question"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		heard, err := io.ReadAll(far)
+		if err != nil || string(heard) != early+"question" {
+			t.Errorf("%q, %v", heard, err)
+		}
+		if _, err := io.WriteString(far, "answer"); err != nil {
+			t.Fatal(err)
+		}
+		far.Close()
+		if text, err := io.ReadAll(r); err != nil || string(text) != "answer" {
+			t.Errorf("%q, %v", text, err)
+		}
 	}
 }

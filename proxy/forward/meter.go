@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Count is what one way out of a run has carried. Bytes are those of the connection or, of HTTP, of
-// bodies.
+// Count is what one way out of a run has carried. Bytes are those of the connection. Of HTTP, those sent are first
+// lines, headers and bodies of requests, for data can stand in all of them, and those received are bodies.
 type Count struct {
 	Connections int64 `json:"connections"`      // or requests, that went through
 	Failed      int64 `json:"failed,omitempty"` // or were refused
@@ -69,10 +69,22 @@ func (m *Meter) Received(n int64) {
 	}
 }
 
-// Handler counts the requests to h, and the bytes of their bodies and answers.
+// Head is how many bytes the first line and the headers of a request are that a server has got.
+func Head(r *http.Request) int64 {
+	n := len(r.Method+" "+r.RequestURI+" "+r.Proto+"\r\n") + len("Host: "+r.Host+"\r\n") + len("\r\n")
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name + ": " + v + "\r\n")
+		}
+	}
+	return int64(n)
+}
+
+// Handler counts the requests to h, and the bytes of them and of the bodies of their answers.
 func (m *Meter) Handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer m.Begin()()
+		m.Sent(Head(r))
 		if r.Body != nil && r.Body != http.NoBody {
 			r = r.WithContext(r.Context()) // the server keeps its own
 			r.Body = &meteredBody{r.Body, m}
