@@ -3,10 +3,12 @@
 package integration
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -19,6 +21,23 @@ func (s *server) crioDropIns() string { return filepath.Join(s.dir, "crio.conf.d
 // /etc/containers.
 func (s *server) crioRegistries() string {
 	return filepath.Join(s.dir, ".config", "containers", "registries.conf.d")
+}
+
+// crioMirror does what the manual tells the administrator of a CRI-O whose images are to come from a mirror with a
+// private authority and a login (docs/registries.md), for a registry, and waits until CRI-O has read it: until it pulls probe.
+func (s *server) crioMirror(t *testing.T, registry, mirror string, authority []byte, user, password, probe string) {
+	t.Helper()
+	s.w.put(t, filepath.Join(s.crioRegistries(), registry+".conf"), fmt.Sprintf("[[registry]]\nlocation = %q\n\n[[registry.mirror]]\nlocation = %q\n", registry, mirror), 0o644)
+	// What is /etc/containers/certs.d for a CRI-O that is the machine's.
+	s.w.put(t, filepath.Join(s.dir, ".config", "containers", "certs.d", mirror, "ca.crt"), string(authority), 0o644)
+	s.w.put(t, filepath.Join(s.dir, "auth.json"), fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, mirror, base64.StdEncoding.EncodeToString([]byte(user+":"+password))), 0o600)
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil { // systemctl reload crio
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := s.crictl(t, "pull", probe)
+		return err
+	})
 }
 
 // crio is CRI-O with runc, in directories of its own.
@@ -38,6 +57,7 @@ func (s *server) crio(t *testing.T) {
 	for file, text := range map[string]string{
 		config:                              s.crioConfig(programs, conmon),
 		filepath.Join(s.dir, "policy.json"): `{"default":[{"type":"insecureAcceptAnything"}]}`,
+		filepath.Join(s.dir, "auth.json"):   "{}",
 		filepath.Join(s.dir, ".config", "containers", "registries.conf"): "unqualified-search-registries = []\n",
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -86,6 +106,7 @@ monitor_cgroup = "pod"
 pause_image = %q
 signature_policy = %q
 signature_policy_dir = %q
+global_auth_file = %q
 
 [crio.network]
 network_dir = %q
@@ -96,5 +117,5 @@ enable_nri = false
 `, in("root"), in("runroot"), in("logs"), in("version"), in("version-persist"), in("clean.shutdown"), s.socket(),
 		in("exits"), in("attach"), in("ns"), filepath.Join(programs, "pinns"),
 		filepath.Join(s.w.programs.Bundle, "runc"), in("runc"), conmon,
-		s.pause, in("policy.json"), in("policies"), s.confDir, s.binDir)
+		s.pause, in("policy.json"), in("policies"), in("auth.json"), s.confDir, s.binDir)
 }

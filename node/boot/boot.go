@@ -143,7 +143,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	access := Access(cfg)
 	resolver := image.New(image.Options{
-		Access: access, MirrorLogins: info.Name == "containerd", Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + o.Version,
+		Access: access, MirrorLogins: info.Name == "containerd", OwnMirrors: cfg.Runtime.Endpoint != "", Local: node.LocalImages(rt), RequirePull: cfg.Policies.RequirePull, UserAgent: "v6node/" + o.Version,
 	})
 	defer func() { err = errors.Join(err, resolver.Close()) }()
 	store, err := openSIF(ctx, cfg, access, content, o.Log)

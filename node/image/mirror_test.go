@@ -23,6 +23,7 @@ import (
 	"github.com/v6node/v6node/internal/imagekit"
 	"github.com/v6node/v6node/node/image/credentials"
 	"github.com/v6node/v6node/node/image/hosts"
+	"github.com/v6node/v6node/runtime"
 	"github.com/v6node/v6node/sif/oras"
 	sif "github.com/v6node/v6node/sif/reference"
 )
@@ -393,6 +394,44 @@ func TestALoginThatWasReplacedIsReadAgain(t *testing.T) {
 		replace(password)
 		if got := resolve(t, r, f.host+"/org/algo:v1"); got.Digest != digest {
 			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// failing is a runtime whose pulls end with an error.
+type failing struct{ err error }
+
+func (f failing) Image(context.Context, string) (*runtime.Image, error) {
+	return nil, runtime.ErrImageNotFound
+}
+
+func (f failing) PullImage(context.Context, string, *runtime.Auth, runtime.PullOptions) (*runtime.Image, error) {
+	return nil, f.err
+}
+
+func TestAFailedPullSaysThatNodeAndRuntimeMayHaveAskedOthers(t *testing.T) {
+	c := newCerts(t)
+	c.write("mirrored.example.org", "hosts.toml", "[host.\"https://mirror.example.org\"]\n[host.\"https://other.example.org\"]\n")
+	c.write("trusted.example.org", "ca.crt", string(authority(t).PEM))
+	refused := &runtime.Error{Op: "pull", Kind: runtime.ErrRegistryUnreachable}
+	for _, x := range []struct {
+		registry string
+		own      bool
+		err      error
+		says     string
+	}{
+		{"mirrored.example.org", true, refused, "the node has the mirror mirror.example.org, other.example.org for mirrored.example.org, and this runtime reads files of its own"},
+		{"trusted.example.org", true, refused, "the node has certificates for trusted.example.org,"},
+		{"mirrored.example.org", true, &runtime.Error{Op: "pull", Kind: runtime.ErrNoSpace}, ""},
+		{"mirrored.example.org", false, refused, ""},
+		{"plain.example.org", true, refused, ""},
+	} {
+		r := newResolver(t, Options{Access: c.access(), OwnMirrors: x.own})
+		digest := "sha256:" + strings.Repeat("a", 64)
+		ref := x.registry + "/org/algo@" + digest
+		_, err := r.Provide(t.Context(), Resolved{Reference: ref, Repository: x.registry + "/org/algo", Digest: digest, Pinned: ref}, Provision{Store: failing{x.err}, Named: func(string) error { return nil }})
+		if !errors.Is(err, x.err) || !strings.Contains(err.Error(), x.says) || strings.Contains(err.Error(), "docs/registries.md") != (x.says != "") {
+			t.Errorf("%s, files of its own %v: %v", x.registry, x.own, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	goruntime "runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,9 @@ type Options struct {
 	// MirrorLogins says that the runtime shows a login only to the host that it is for, as containerd does, so that
 	// it may be given that of a mirror.
 	MirrorLogins bool
+	// OwnMirrors says that the runtime reads its mirrors and certificates from files of its own, so that a failed pull may
+	// come from these.
+	OwnMirrors bool
 	// Local lets a reference by digest be resolved without the network, and one by tag when RequirePull is
 	// false and its registry does not give it. nil means that the runtime has nothing.
 	Local LocalFunc
@@ -74,6 +78,7 @@ type Resolver struct {
 	local        LocalFunc
 	requirePull  atomic.Bool
 	mirrorLogins bool
+	ownMirrors   bool
 	timeout      time.Duration
 	cacheFor     time.Duration
 	registries   *registries
@@ -123,7 +128,7 @@ func New(o Options) *Resolver {
 		o.Access = &Access{}
 	}
 	r := &Resolver{
-		local: o.Local, timeout: o.Timeout, cacheFor: o.CacheFor, mirrorLogins: o.MirrorLogins,
+		local: o.Local, timeout: o.Timeout, cacheFor: o.CacheFor, mirrorLogins: o.MirrorLogins, ownMirrors: o.OwnMirrors,
 		flights: map[string]*flight{}, cache: map[string]cached{},
 	}
 	r.requirePull.Store(o.RequirePull)
@@ -219,9 +224,33 @@ func (r *Resolver) Provide(ctx context.Context, res Resolved, o Provision) (*Pro
 		return nil, err
 	}
 	if img, err = o.Store.PullImage(ctx, res.Pinned, auth, pullOptions(o)); err != nil {
-		return nil, err // says what was pulled
+		return nil, r.differs(res.Repository, err)
 	}
 	return &Provided{Name: res.Pinned, Image: img, Fetched: true}, nil
+}
+
+// differs adds to a failed pull, whose error says what was pulled, that the runtime may have asked another host than the
+// node has.
+func (r *Resolver) differs(repository string, err error) error {
+	of, bad := imageref.Parse(repository)
+	if !r.ownMirrors || bad != nil || !errors.Is(err, runtime.ErrRegistryUnreachable) && !errors.Is(err, runtime.ErrRegistryDenied) && !errors.Is(err, runtime.ErrImageNotFound) {
+		return err
+	}
+	list, bad := r.registries.access.Hosts.Load(of.Domain)
+	if bad != nil || list == nil {
+		return err // the node has asked the registry itself, as the runtime does
+	}
+	what := "certificates"
+	var mirrors []string
+	for _, h := range list {
+		if h.Mirror {
+			mirrors = append(mirrors, h.Host)
+		}
+	}
+	if mirrors != nil {
+		what = "the mirror " + strings.Join(mirrors, ", ")
+	}
+	return fmt.Errorf("%w; the node has %s for %s, and this runtime reads files of its own: see that they say the same (docs/registries.md)", err, what, of.Domain)
 }
 
 // join returns a cached answer (and no flight), or the flight to wait for, which it starts if there is none.
