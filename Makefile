@@ -94,6 +94,7 @@ fuzz:
 	done
 
 bench: all
+	$(GO) test -run '^$$' -bench Forward ./proxy/forward
 	$(GO) run ./integration/bench
 
 # SIF images against what a script would do; needs root, squashfs-tools,

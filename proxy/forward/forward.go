@@ -3,7 +3,6 @@ package forward
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -85,7 +84,7 @@ func Relay(ctx context.Context, inner, outer net.Conn, m *Meter) (sent, received
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
 	way := func(to, from net.Conn, count func(int64)) int64 {
-		n, err := io.Copy(meteredWriter{to, count}, from)
+		n, err := counted(to, from, count)
 		if err != nil || closeWrite(to) != nil {
 			closeBoth()
 		}

@@ -117,15 +117,3 @@ func (a *meteredAnswer) Write(p []byte) (int, error) {
 
 // Unwrap is for http.ResponseController.
 func (a *meteredAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// meteredWriter counts what is written.
-type meteredWriter struct {
-	io.Writer
-	count func(int64)
-}
-
-func (w meteredWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	w.count(int64(n))
-	return n, err
-}
