@@ -3,7 +3,7 @@ module github.com/v6node/v6node
 go 1.26.6
 
 require (
-	github.com/ProtonMail/go-crypto v1.4.1
+	github.com/ProtonMail/go-crypto v1.5.2
 	github.com/apptainer/sif/v2 v2.24.1
 	github.com/coder/websocket v1.8.15
 	github.com/containerd/containerd/api v1.12.0

@@ -133,7 +133,7 @@ func FuzzDecodeEvent(f *testing.F) {
 			if (e.Kind == Kill) != (e.Kill != nil) {
 				t.Fatalf("%s %s: %+v", name, arg, e)
 			}
-			if e.Kill != nil && (e.CollaborationID != self.CollaborationID || e.Kill.All == (len(e.Kill.Runs) > 0)) {
+			if e.Kill != nil && (e.CollaborationID != self.CollaborationID || e.Kill.All == (len(e.Kill.Runs)+len(e.Kill.Tasks) > 0)) {
 				t.Fatalf("%s: %+v", arg, e.Kill)
 			}
 		}

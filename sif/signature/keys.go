@@ -144,8 +144,8 @@ func parsePublic(block *pem.Block) (crypto.PublicKey, error) {
 }
 
 func (k *Keys) addPGP(b []byte) error {
-	list, err := readRings(b)
-	if err != nil {
+	var list openpgp.EntityList
+	if err := guarded(func() (err error) { list, err = readRings(b); return err }); err != nil {
 		return err
 	}
 	for _, e := range list {

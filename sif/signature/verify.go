@@ -116,15 +116,18 @@ func verifyGroup(ctx context.Context, f *apptainer.FileImage, group uint32, k *K
 	if ring == nil {
 		ring = openpgp.EntityList{} // so that a PGP signature is untrusted, and not an error
 	}
-	v, err := integrity.NewVerifier(f,
-		integrity.OptVerifyGroup(group),
-		integrity.OptVerifyWithKeyRing(ring),
-		integrity.OptVerifyWithVerifier(append([]sigstore.Verifier{nobody{}}, k.verifiers...)...),
-		integrity.OptVerifyWithContext(ctx),
-		integrity.OptVerifyCallback(keep))
-	if err == nil {
-		err = v.Verify()
-	}
+	err = guarded(func() error {
+		v, err := integrity.NewVerifier(f,
+			integrity.OptVerifyGroup(group),
+			integrity.OptVerifyWithKeyRing(ring),
+			integrity.OptVerifyWithVerifier(append([]sigstore.Verifier{nobody{}}, k.verifiers...)...),
+			integrity.OptVerifyWithContext(ctx),
+			integrity.OptVerifyCallback(keep))
+		if err != nil {
+			return err
+		}
+		return v.Verify()
+	})
 	switch {
 	case errors.Is(err, &integrity.SignatureNotFoundError{}):
 		return nil, nil, refuse(ErrPartlySigned, "the group of objects %d has no signature that covers descriptors", group)
