@@ -36,13 +36,13 @@ type unknownKey struct {
 
 func (d *decoder) fail(line int, key, format string, a ...any) {
 	if len(d.problems) < maxProblems {
-		d.problems = append(d.problems, Problem{d.file, line, key, fmt.Sprintf(format, a...)})
+		d.problems = append(d.problems, Problem{d.file, line, key, hideLogins(fmt.Sprintf(format, a...))})
 	}
 }
 
 func (d *decoder) warn(line int, key, format string, a ...any) {
 	if len(d.warnings) < maxProblems {
-		d.warnings = append(d.warnings, Warning{d.file, line, key, fmt.Sprintf(format, a...)})
+		d.warnings = append(d.warnings, Warning{d.file, line, key, hideLogins(fmt.Sprintf(format, a...))})
 	}
 }
 

@@ -115,8 +115,11 @@ func (m *migrator) choose(doc *value, environment string) (*value, error) {
 	wrong := func(line int, format string, a ...any) error {
 		return Problems{{File: m.file, Line: line, Message: fmt.Sprintf(format, a...)}}
 	}
-	if doc.kind != mapping {
-		return nil, wrong(doc.line, "the file must be a list of keys and values such as server_url: https://..., not %s", describe(doc))
+	if problems := noConfiguration(m.file, doc); problems != nil {
+		return nil, problems
+	}
+	if doc.kind == null {
+		return nil, wrong(doc.line, "the file is empty; name the node's configuration")
 	}
 	type part struct {
 		name string

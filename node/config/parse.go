@@ -50,10 +50,26 @@ func (d *decoder) verdict() error {
 
 func parse(name, abs string, data []byte) (*Config, *decoder) {
 	doc, problems := readDocument(name, data)
+	if problems == nil {
+		problems = noConfiguration(name, doc)
+	}
 	if problems != nil {
 		return nil, &decoder{file: name, problems: problems}
 	}
 	return decode(name, abs, doc)
+}
+
+// noConfiguration is what is wrong with a file of another kind. It does not show what is in it: that of an API
+// key is one text.
+func noConfiguration(file string, doc *value) Problems {
+	if doc.kind == null || doc.kind == mapping {
+		return nil
+	}
+	what := "a text"
+	if doc.kind == list {
+		what = "a list"
+	}
+	return Problems{{File: file, Line: doc.line, Message: "the file must have keys and values such as server_url: https://..., and is " + what + "; name the node's configuration"}}
 }
 
 // decode reads what a file says. abs is where the file is, or is to be.
@@ -119,11 +135,6 @@ func nodeName(abs string) string {
 // vantage6 3 and before.
 func (d *decoder) top(doc *value) *section {
 	outer := d.section(doc, "")
-	if doc.kind != null && doc.kind != mapping {
-		d.problems = nil
-		d.fail(doc.line, "", "the file must be a list of keys and values such as server_url: https://..., not %s", describe(doc))
-		return outer
-	}
 	app := slices.IndexFunc(outer.fields, func(f field) bool { return f.key == "application" })
 	if app < 0 {
 		for _, f := range outer.fields {

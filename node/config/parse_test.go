@@ -352,7 +352,7 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"twice, nested", minimal + "limits:\n  pids: 5\n  pids: 6", 5, "given twice"},
 		{"custom tag", minimal + "task_dir: !env X", 3, "the YAML tag"},
 		{"key is a list", minimal + "[a]: b", 3, "a key must be a word"},
-		{"not a mapping", "- a\n- b", 1, "the file must be a list of keys and values"},
+		{"not a mapping", "- a\n- b", 1, "the file must have keys and values such as server_url: https://..., and is a list"},
 		{"broken YAML", minimal + "a: b: c", 3, "not valid YAML"},
 		{"two documents", minimal + "---\na: b", 0, "second YAML document"},
 		{"a v5 file", "node:\n  apiKey: x\n", 1, "vantage6 5"},
@@ -555,6 +555,32 @@ algorithm_env: {PKG_NAME: hush-8, a-b: hush-9}
 `))
 	if err == nil || strings.Contains(err.Error(), "hush") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestLoginsInTheWrongPlaceAreNotShown: whoever writes an address where none is wanted is told so without its password.
+func TestLoginsInTheWrongPlaceAreNotShown(t *testing.T) {
+	for _, text := range []string{
+		"hush", "'hush: '", "- hush\n- x",
+		minimal + "databases: 'jdbc:postgresql://u:hush@h/db'",
+		minimal + "databases: ['jdbc:postgresql://u:hush@h/db']",
+		minimal + "databases: ['jdbc:postgresql://h/db?password=hush&x=y']",
+		minimal + "databases: ['jdbc:sqlserver://h;Password=hush']",
+		minimal + "databases: [{label: d, uri: 'http://u:hush@h/', type: csv}]",
+		minimal + "databases: [{label: d, uri: 'http://u:hu@sh@h/', type: csv}]",
+		minimal + "databases: [{label: d, uri: 'http://u:" + strings.Repeat("hush", 100) + "@h/', type: csv}]",
+		minimal + "services: {a: 'u:hush@h:1'}",
+		minimal + "whitelist: {domains: ['https://u:hush@h:1']}",
+		minimal + "policies: {allowed_algorithm_stores: 'https://u:hush@h('}",
+		minimal + "proxy_port: u:hush@h",
+	} {
+		if _, _, err := Parse("f.yaml", []byte(text)); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s:\n%v", text, err)
+		}
+	}
+	digest := "a:b@sha256:12"
+	if _, _, err := Parse("f.yaml", []byte(minimal+"policies: {allowed_algorithms: '"+digest+"'}")); err == nil || !strings.Contains(err.Error(), digest) {
+		t.Errorf("a digest is no login, and is to be shown: %v", err)
 	}
 }
 

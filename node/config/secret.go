@@ -128,6 +128,28 @@ func splitAddress(uri string) (scheme, host string) {
 	return scheme, host
 }
 
+// login finds what may be a user name with a password, and a password among the options of an address. A digest behind
+// an image's tag looks like the former.
+var login = regexp.MustCompile(`(?i)[a-z][a-z0-9+.:-]*://[^\s"]*@|[^\s"/@:]*:[^\s"@]*@(?:sha256:)?|(?:password|passwd|pwd|secret|token)=[^\s"&;]*`)
+
+// hideLogins takes passwords out of a message. An address can stand wherever somebody has written one by mistake, so
+// every message goes through here.
+func hideLogins(message string) string {
+	return login.ReplaceAllStringFunc(message, func(found string) string {
+		scheme, _, address := strings.Cut(found, "://")
+		switch {
+		case strings.HasSuffix(found, "@sha256:"):
+			return found
+		case address:
+			return scheme + "://" + hidden + "@"
+		case strings.HasSuffix(found, "@"):
+			return hidden + "@"
+		}
+		option, _, _ := strings.Cut(found, "=")
+		return option + "=" + hidden
+	})
+}
+
 var schemePattern = regexp.MustCompile(`\A[A-Za-z][A-Za-z0-9+.:-]{0,63}\z`)
 
 // String shows the database without its credentials.
