@@ -96,7 +96,7 @@ func auditVerify(c *cli.Context) error {
 	if s := c.String("head"); s != "" {
 		h, err := audit.ParseHead(s)
 		if err != nil {
-			return cli.Exit("v6node: "+err.Error(), exitUsage)
+			return cli.Exit(err.Error(), exitUsage)
 		}
 		known = &h
 	}
@@ -124,7 +124,7 @@ func auditTail(c *cli.Context) error {
 		return err
 	}
 	if c.Int("lines") < 0 {
-		return cli.Exit("v6node: --lines is a number of entries, 0 or more", exitUsage)
+		return cli.Exit("--lines is a number of entries, 0 or more", exitUsage)
 	}
 	dir, err := auditDir(c)
 	if err != nil {
@@ -206,7 +206,7 @@ func auditExport(c *cli.Context) error {
 	}
 	format := c.String("output")
 	if format != asJSON && format != asCSV {
-		return cli.Exit(fmt.Sprintf("v6node: the output format %q is not known: use json or csv", format), exitUsage)
+		return cli.Exit(fmt.Sprintf("the output format %q is not known: use json or csv", format), exitUsage)
 	}
 	matches, err := auditFilter(c)
 	if err != nil {

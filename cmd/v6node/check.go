@@ -65,7 +65,7 @@ func runCheck(c *cli.Context) (err error) {
 		return err
 	}
 	if c.IsSet("only") && !c.Bool("run-tests") {
-		return cli.Exit("v6node: --only chooses among the tests: add --run-tests", exitUsage)
+		return cli.Exit("--only chooses among the tests: add --run-tests", exitUsage)
 	}
 	roots := stateRoots()
 	o := check.Options{File: c.Path("config"), Version: c.App.Version, StateDir: roots[len(roots)-1]}
@@ -85,13 +85,13 @@ func runCheck(c *cli.Context) (err error) {
 	if only := c.String("only"); only != "" {
 		has := func(name string) bool { return strings.Contains(name, only) }
 		if !slices.ContainsFunc(conformance.Names(), has) {
-			return cli.Exit(fmt.Sprintf("v6node: no test has %q in its name; the names are:\n  %s", only, strings.Join(conformance.Names(), "\n  ")), exitUsage)
+			return cli.Exit(fmt.Sprintf("no test has %q in its name; the names are:\n  %s", only, strings.Join(conformance.Names(), "\n  ")), exitUsage)
 		}
 		tests.Only = has
 	}
 	root := os.Geteuid() == 0
 	if c.Bool("run-tests") && !root {
-		return cli.Exit("v6node: the tests enter the sandboxes' network and read control groups: run them as root", exitRuntime)
+		return cli.Exit("the tests enter the sandboxes' network and read control groups: run them as root", exitRuntime)
 	}
 	if o.Endpoint == "" {
 		o.Managed = true
@@ -144,7 +144,8 @@ func printChecks(c *cli.Context, checks []check.Check) error {
 		err = errors.Join(err, printJSON(c.App.Writer, report))
 	} else {
 		s := report.Summary
-		fmt.Fprintf(c.App.Writer, "\n%d ok, %d warnings, %d failed, %d skipped\n", s.OK, s.Warn, s.Fail, s.Skip)
+		_, printed := fmt.Fprintf(c.App.Writer, "\n%d ok, %d warnings, %d failed, %d skipped\n", s.OK, s.Warn, s.Fail, s.Skip)
+		err = errors.Join(err, printed)
 	}
 	if err != nil {
 		return err

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/v6node/v6node/node/check"
 )
 
@@ -20,14 +18,7 @@ func checkRun(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	app := newApp()
 	var out, errOut bytes.Buffer
 	app.Writer, app.ErrWriter = &out, &errOut
-	app.ExitErrHandler = func(*cli.Context, error) {} // do not end the test
-	if err := app.RunContext(t.Context(), append([]string{"v6node", "check"}, args...)); err != nil {
-		code = exitCode(err)
-		if exit, ok := err.(cli.ExitCoder); ok {
-			code = exit.ExitCode()
-		}
-		errOut.WriteString(err.Error())
-	}
+	code = perform(t.Context(), app, append([]string{"v6node", "check"}, args...))
 	return out.String(), errOut.String(), code
 }
 

@@ -170,7 +170,7 @@ func cniShow(c *cli.Context) error {
 // checkCNIArgs refuses what would otherwise be ignored.
 func checkCNIArgs(c *cli.Context) error {
 	if c.Args().Present() {
-		return cli.Exit(fmt.Sprintf("v6node cni %s takes no arguments, but got %q", c.Command.Name, c.Args().First()), exitUsage)
+		return cli.Exit(fmt.Sprintf("cni %s takes no arguments, but got %q", c.Command.Name, c.Args().First()), exitUsage)
 	}
 	runtime := c.String("runtime")
 	switch runtime {

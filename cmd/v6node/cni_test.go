@@ -3,13 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/cni"
 )
@@ -21,15 +18,8 @@ func cniRun(t *testing.T, dir string, args ...string) (stdout, stderr string, co
 	app := newApp()
 	var out, errOut bytes.Buffer
 	app.Writer, app.ErrWriter = &out, &errOut
-	app.ExitErrHandler = func(*cli.Context, error) {} // do not end the test
 	all := append([]string{"v6node", "cni", args[0], "--conf-dir", filepath.Join(dir, "net.d"), "--bin-dir", filepath.Join(dir, "bin")}, args[1:]...)
-	if err := app.RunContext(t.Context(), all); err != nil {
-		code = 1
-		if exit, ok := errors.AsType[cli.ExitCoder](err); ok {
-			code = exit.ExitCode()
-		}
-		errOut.WriteString(err.Error())
-	}
+	code = perform(t.Context(), app, all)
 	return out.String(), errOut.String(), code
 }
 

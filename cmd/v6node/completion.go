@@ -114,5 +114,5 @@ func completion(c *cli.Context) error {
 		}
 		names = append(names, s.name)
 	}
-	return cli.Exit(fmt.Sprintf("v6node: there is no completion for the shell %q: use %s", c.Args().First(), strings.Join(names, ", ")), exitUsage)
+	return cli.Exit(fmt.Sprintf("there is no completion for the shell %q: use %s", c.Args().First(), strings.Join(names, ", ")), exitUsage)
 }

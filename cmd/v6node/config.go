@@ -208,7 +208,7 @@ func configMigrate(c *cli.Context) error {
 	}
 	if a, err := os.Stat(from); err == nil {
 		if b, err := os.Stat(to); err == nil && os.SameFile(a, b) {
-			return cli.Exit(fmt.Sprintf("v6node: %s is the file that is migrated, and stays as it is: name another one for what is written", to), exitUsage)
+			return cli.Exit(fmt.Sprintf("%s is the file that is migrated, and stays as it is: name another one for what is written", to), exitUsage)
 		}
 	}
 	m, err := config.Migrate(from, to, c.String("environment"))

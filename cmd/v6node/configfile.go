@@ -59,7 +59,7 @@ func loadConfig(c *cli.Context) (*config.Config, error) {
 func onlyConfig(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
-		return "", cli.Exit(fmt.Sprintf("v6node: no configuration is named, and %s cannot be searched for one (%v): name it with --config", dir, err), exitUsage)
+		return "", cli.Exit(fmt.Sprintf("no configuration is named, and %s cannot be searched for one (%v): name it with --config", dir, err), exitUsage)
 	}
 	var found []string
 	for _, e := range entries {
@@ -69,9 +69,9 @@ func onlyConfig(dir string) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", cli.Exit(fmt.Sprintf("v6node: no configuration is named, and there is none in %s: name it with --config, or make one with v6node init", dir), exitUsage)
+		return "", cli.Exit(fmt.Sprintf("no configuration is named, and there is none in %s: name it with --config, or make one with v6node init", dir), exitUsage)
 	case 1:
 		return found[0], nil
 	}
-	return "", cli.Exit(fmt.Sprintf("v6node: no configuration is named, and there are several: name one with --config:\n  %s", strings.Join(found, "\n  ")), exitUsage)
+	return "", cli.Exit(fmt.Sprintf("no configuration is named, and there are several: name one with --config:\n  %s", strings.Join(found, "\n  ")), exitUsage)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/v6node/v6node/internal/install"
 	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/admin"
@@ -36,6 +38,10 @@ const (
 
 // exitCode is the one table from error to exit code.
 func exitCode(err error) int {
+	// Not errors.As: an error that wraps that of a program which has failed would have its code.
+	if exit, ok := err.(cli.ExitCoder); ok {
+		return exit.ExitCode()
+	}
 	for _, row := range []struct {
 		is   error
 		code int

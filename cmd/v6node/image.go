@@ -139,7 +139,7 @@ func imageConvert(c *cli.Context) error {
 	}
 	to, err := layout.Parse(c.Args().Get(1))
 	if err != nil {
-		return cli.Exit("v6node: "+err.Error(), exitUsage)
+		return cli.Exit(err.Error(), exitUsage)
 	}
 	start := time.Now()
 	p := newProgressLine(c)
@@ -276,7 +276,7 @@ func imageVerify(c *cli.Context) error {
 	}
 	keys, err := signature.Load(c.StringSlice("key")...)
 	if err != nil {
-		return cli.Exit("v6node: "+err.Error(), exitUsage)
+		return cli.Exit(err.Error(), exitUsage)
 	}
 	p := newProgressLine(c)
 	defer p.end()
@@ -468,7 +468,7 @@ func imagePrune(c *cli.Context) error {
 	}
 	keep, err := units.ParseSize(c.String("keep"))
 	if err != nil {
-		return cli.Exit("v6node: --keep: "+err.Error(), exitUsage)
+		return cli.Exit("--keep: "+err.Error(), exitUsage)
 	}
 	images, err := imageCache(c)
 	if err != nil {

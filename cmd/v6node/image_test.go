@@ -20,7 +20,6 @@ import (
 	"github.com/apptainer/sif/v2/pkg/integrity"
 	apptainer "github.com/apptainer/sif/v2/pkg/sif"
 	sigstore "github.com/sigstore/sigstore/pkg/signature"
-	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/sif"
 )
@@ -31,14 +30,7 @@ func imageRun(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	app := newApp()
 	var out, errOut bytes.Buffer
 	app.Writer, app.ErrWriter = &out, &errOut
-	app.ExitErrHandler = func(*cli.Context, error) {} // do not end the test
-	if err := app.RunContext(t.Context(), flagsFirst(app.Commands, append([]string{"v6node", "image"}, args...))); err != nil {
-		code = exitCode(err)
-		if exit, ok := errors.AsType[cli.ExitCoder](err); ok {
-			code = exit.ExitCode()
-		}
-		errOut.WriteString(err.Error())
-	}
+	code = perform(t.Context(), app, append([]string{"v6node", "image"}, args...))
 	return out.String(), errOut.String(), code
 }
 
@@ -140,7 +132,7 @@ func TestImageCommandsRefuseWhatTheyCannotRead(t *testing.T) {
 		{[]string{"ls", "--cache-dir", filepath.Join(t.TempDir(), "none")}, exitFailure, "there is no cache"},
 		{[]string{"prune", "--keep", "much", "--cache-dir", t.TempDir()}, exitUsage, "--keep"},
 	} {
-		if _, errOut, code := imageRun(t, c.args...); code != c.code || !strings.Contains(errOut, c.text) || strings.Contains(errOut, "\n") {
+		if _, errOut, code := imageRun(t, c.args...); code != c.code || !strings.Contains(errOut, c.text) || strings.Count(errOut, "\n") != 1 {
 			t.Errorf("%q: %d %s", c.args, code, errOut)
 		}
 	}

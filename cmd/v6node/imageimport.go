@@ -90,7 +90,7 @@ func imageImport(c *cli.Context) (err error) {
 	}
 	most, err := units.ParseSize(c.String("max-size"))
 	if err != nil || most <= 0 {
-		return cli.Exit(fmt.Sprintf("v6node: --max-size: %q is not a size such as 10GB", c.String("max-size")), exitUsage)
+		return cli.Exit(fmt.Sprintf("--max-size: %q is not a size such as 10GB", c.String("max-size")), exitUsage)
 	}
 	store, state, err := importedStore(c)
 	if err != nil {
@@ -163,7 +163,7 @@ func openImport(c *cli.Context) (*os.File, error) {
 		f = os.Stdin
 	}
 	if _, _, terminal := terminal(f); terminal {
-		return nil, cli.Exit("v6node: - is standard input, which is a terminal: pipe an archive into it", exitUsage)
+		return nil, cli.Exit("- is standard input, which is a terminal: pipe an archive into it", exitUsage)
 	}
 	// Closed by the process's end; what is returned is closed before.
 	fd, err := unix.Dup(int(f.Fd()))

@@ -112,7 +112,7 @@ func TestAnImportedImageIsCalledAsTheCommandLineSays(t *testing.T) {
 	} {
 		state := t.TempDir()
 		out, errOut, code := imageRun(t, append([]string{"import", file, "--state-dir", state}, c.args...)...)
-		if code != exitFailure || out != "" || !strings.Contains(errOut, c.says) || strings.Contains(errOut, "\n") {
+		if code != exitFailure || out != "" || !strings.Contains(errOut, c.says) || strings.Count(errOut, "\n") != 1 {
 			t.Errorf("%q: %d %s", c.args, code, errOut)
 		}
 		if list, err := imported.Open(filepath.Join(state, imported.Directory)).List(); err != nil || len(list) > 0 {
@@ -150,7 +150,7 @@ func TestASIFFileIsImportedUnderItsName(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	for _, name := range []string{"r.example.org/a:1", "oras://r.example.org/a:1", "sif:../a", "sif:a@sha256:" + strings.Repeat("0", 64)} {
-		if _, errOut, code := imageRun(t, "import", path, "--state-dir", state, "--name", name); code != exitFailure || strings.Contains(errOut, "\n") {
+		if _, errOut, code := imageRun(t, "import", path, "--state-dir", state, "--name", name); code != exitFailure || strings.Count(errOut, "\n") != 1 {
 			t.Errorf("%s: %d %s", name, code, errOut)
 		}
 	}
@@ -183,7 +183,7 @@ func TestWhatCannotBeImportedIsRefusedInOneSentence(t *testing.T) {
 		})}, exitFailure, "linux/" + foreign},
 	} {
 		state := t.TempDir()
-		if _, errOut, code := imageRun(t, append([]string{"import", "--state-dir", state}, c.args...)...); code != c.code || !strings.Contains(errOut, c.says) || strings.Contains(errOut, "\n") {
+		if _, errOut, code := imageRun(t, append([]string{"import", "--state-dir", state}, c.args...)...); code != c.code || !strings.Contains(errOut, c.says) || strings.Count(errOut, "\n") != 1 {
 			t.Errorf("%q: %d %s", c.args, code, errOut)
 		}
 		left, err := os.ReadDir(filepath.Join(state, imported.Directory, "tmp"))

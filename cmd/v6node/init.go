@@ -124,7 +124,7 @@ func initNode(c *cli.Context) error {
 	}
 	i := &interview{c: c, file: c.Path("config"), report: initReport{Checks: []check.Result{}}}
 	if name := c.String("name"); name == "" || strings.ContainsAny(name, "/\x00") || name[0] == '.' || name[0] == '-' {
-		return cli.Exit(fmt.Sprintf("v6node: --name %q cannot be the name of a file: use letters, digits, . _ and -", name), exitUsage)
+		return cli.Exit(fmt.Sprintf("--name %q cannot be the name of a file: use letters, digits, . _ and -", name), exitUsage)
 	}
 	if i.file == "" {
 		i.file = filepath.Join(configDir(), c.String("name")+".yaml")
@@ -155,7 +155,7 @@ var contradictions = [][2]string{{"api-key-file", "api-key-stdin"}, {"database",
 func (i *interview) complete() error {
 	for _, pair := range contradictions {
 		if i.c.IsSet(pair[0]) && i.c.IsSet(pair[1]) {
-			return cli.Exit(fmt.Sprintf("v6node: --%s and --%s contradict each other: use one of the two", pair[0], pair[1]), exitUsage)
+			return cli.Exit(fmt.Sprintf("--%s and --%s contradict each other: use one of the two", pair[0], pair[1]), exitUsage)
 		}
 	}
 	if i.ask != nil {
@@ -171,7 +171,7 @@ func (i *interview) complete() error {
 		}
 	}
 	if len(missing) > 0 {
-		return cli.Exit("v6node: nothing is asked here, so these must be given: "+strings.Join(missing, ", "), exitUsage)
+		return cli.Exit("nothing is asked here, so these must be given: "+strings.Join(missing, ", "), exitUsage)
 	}
 	return nil
 }
@@ -202,7 +202,7 @@ func wrongFlag(flag string, err error) error {
 	if exitCode(err) != exitFailure || errors.Is(err, server.ErrUnreachable) || errors.Is(err, server.ErrNotAPI) || errors.Is(err, context.Canceled) {
 		return fmt.Errorf("--%s: %w", flag, err)
 	}
-	return cli.Exit(fmt.Sprintf("v6node: --%s: %v", flag, err), exitUsage)
+	return cli.Exit(fmt.Sprintf("--%s: %v", flag, err), exitUsage)
 }
 
 // session opens a session with the server as far as it is known.
@@ -309,10 +309,10 @@ func (i *interview) apiKey() (string, error) {
 		i.a.APIKeyFile = file
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return "", cli.Exit(fmt.Sprintf("v6node: --api-key-file: %v", err), exitUsage)
+			return "", cli.Exit(fmt.Sprintf("--api-key-file: %v", err), exitUsage)
 		}
 		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
-			return "", cli.Exit(fmt.Sprintf("v6node: --api-key-file: others may read %s (mode %04o): chmod 600 %[1]s", file, info.Mode().Perm()), exitUsage)
+			return "", cli.Exit(fmt.Sprintf("--api-key-file: others may read %s (mode %04o): chmod 600 %[1]s", file, info.Mode().Perm()), exitUsage)
 		}
 		return strings.TrimSpace(string(data)), nil
 	}
@@ -349,7 +349,7 @@ func (i *interview) encryption() error {
 	encrypted := i.c.IsSet("private-key")
 	switch {
 	case i.id != nil && !i.id.Encrypted && encrypted:
-		return cli.Exit(fmt.Sprintf("v6node: the collaboration %s is not encrypted: leave out --private-key", i.id.CollaborationName), exitUsage)
+		return cli.Exit(fmt.Sprintf("the collaboration %s is not encrypted: leave out --private-key", i.id.CollaborationName), exitUsage)
 	case i.id != nil:
 		encrypted = i.id.Encrypted
 	case i.ask != nil && !encrypted:
@@ -363,7 +363,7 @@ func (i *interview) encryption() error {
 	}
 	i.report.Encrypted = true
 	if i.ask == nil && !i.c.IsSet("private-key") {
-		return cli.Exit(fmt.Sprintf("v6node: the collaboration %s is encrypted: name the organization's key with --private-key, and add --create-key to have it made", i.id.CollaborationName), exitUsage)
+		return cli.Exit(fmt.Sprintf("the collaboration %s is encrypted: name the organization's key with --private-key, and add --create-key to have it made", i.id.CollaborationName), exitUsage)
 	}
 	return i.answer("private-key", "The collaboration is encrypted. File with the organization's private key", filepath.Join(filepath.Dir(i.file), "private_key.pem"), i.privateKey)
 }
@@ -557,7 +557,7 @@ func (i *interview) try() error {
 			return err
 		}
 	}
-	return cli.Exit("v6node: not all answers hold, and nothing was written", exitCheck)
+	return cli.Exit("not all answers hold, and nothing was written", exitCheck)
 }
 
 func (i *interview) confirm() error {

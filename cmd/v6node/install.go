@@ -70,7 +70,7 @@ Examples:
 // installLayout says where the command line wants an installation.
 func installLayout(c *cli.Context) (install.Layout, error) {
 	refuse := func(text string) (install.Layout, error) {
-		return install.Layout{}, cli.Exit("v6node: "+text, exitUsage)
+		return install.Layout{}, cli.Exit(text, exitUsage)
 	}
 	if err := wantArgs(c, 0, 0); err != nil {
 		return install.Layout{}, err
@@ -90,7 +90,7 @@ func installLayout(c *cli.Context) (install.Layout, error) {
 		}
 	}
 	if os.Geteuid() != 0 && c.Path("destdir") == "" {
-		return install.Layout{}, cli.Exit("v6node: only root installs for the whole machine: use sudo, or --user for your own home", exitRefused)
+		return install.Layout{}, cli.Exit("only root installs for the whole machine: use sudo, or --user for your own home", exitRefused)
 	}
 	return install.System(filepath.Clean(c.Path("prefix")), c.Path("destdir")), nil
 }

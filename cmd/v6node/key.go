@@ -133,7 +133,7 @@ func keyCreate(c *cli.Context) error {
 	}
 	key, err := e2e.GeneratePrivateKey(c.Int("bits"))
 	if err != nil {
-		return cli.Exit(fmt.Sprintf("v6node: --bits: %v", err), exitUsage)
+		return cli.Exit(fmt.Sprintf("--bits: %v", err), exitUsage)
 	}
 	if err := keyfile.Create(file, key, passphrase); err != nil {
 		return err

@@ -41,12 +41,12 @@ func overrideLimits(cfg *config.Config, c *cli.Context) error {
 			values = c.StringSlice(f.Flag)
 		}
 		if err := change.Set(f, values...); err != nil {
-			return cli.Exit(fmt.Sprintf("v6node: --%s: %v", f.Flag, err), exitUsage)
+			return cli.Exit(fmt.Sprintf("--%s: %v", f.Flag, err), exitUsage)
 		}
 	}
 	cfg.Limits = change.Apply(cfg.Limits)
 	for _, p := range cfg.Limits.Check() {
-		return cli.Exit(fmt.Sprintf("v6node: --%s does not fit the other limits: %s", flags[p.Key], p.Text), exitUsage)
+		return cli.Exit(fmt.Sprintf("--%s does not fit the other limits: %s", flags[p.Key], p.Text), exitUsage)
 	}
 	return nil
 }

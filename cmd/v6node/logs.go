@@ -50,7 +50,7 @@ func logs(c *cli.Context) error {
 	if tail := c.String("tail"); tail != "all" && tail != "-1" {
 		n, err := strconv.Atoi(tail)
 		if err != nil || n < 0 {
-			return cli.Exit(fmt.Sprintf("v6node: --tail %q is not a number of lines: use 20, or all", tail), exitUsage)
+			return cli.Exit(fmt.Sprintf("--tail %q is not a number of lines: use 20, or all", tail), exitUsage)
 		}
 		o.Tail = &n
 	}
@@ -156,5 +156,5 @@ func timeFlag(c *cli.Context, flag string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, cli.Exit(fmt.Sprintf("v6node: --%s %q is not a time: use 10m, 2026-01-31 or 2026-01-31T15:04:05Z", flag, s), exitUsage)
+	return time.Time{}, cli.Exit(fmt.Sprintf("--%s %q is not a time: use 10m, 2026-01-31 or 2026-01-31T15:04:05Z", flag, s), exitUsage)
 }

@@ -47,22 +47,34 @@ func main() {
 		fmt.Fprintln(os.Stderr, "v6node: stopping; a second signal ends the program at once")
 	})
 	defer signalled()
-	app := newApp()
-	if err := app.RunContext(ctx, flagsFirst(app.Commands, os.Args)); err != nil {
+	os.Exit(perform(ctx, newApp(), os.Args))
+}
+
+// perform does what a command line says and returns the exit code. What failed is said
+// on standard error.
+func perform(ctx context.Context, app *cli.App, args []string) int {
+	err := app.RunContext(ctx, flagsFirst(app.Commands, args))
+	if err == nil {
+		return 0
+	}
+	if text := err.Error(); text != "" { // else all was said before
 		priority := ""
-		if journal.Connected(os.Stderr) {
+		if w, ok := app.ErrWriter.(*os.File); ok && journal.Connected(w) {
 			priority = journal.Error
 		}
-		fmt.Fprintln(os.Stderr, priority+"v6node:", err)
-		os.Exit(exitCode(err))
+		fmt.Fprintln(app.ErrWriter, priority+"v6node:", text)
 	}
+	return exitCode(err)
 }
 
 func newApp() *cli.App {
+	unknown := error(nil)
 	return &cli.App{
-		Name:    "v6node",
-		Usage:   "a vantage6 node for any CRI container runtime",
-		Version: buildVersion(),
+		Name:      "v6node",
+		Usage:     "a vantage6 node for any CRI container runtime",
+		Version:   buildVersion(),
+		Writer:    os.Stdout,
+		ErrWriter: os.Stderr,
 		Commands: []*cli.Command{
 			runCommand(),
 			initCommand(),
@@ -97,12 +109,19 @@ func newApp() *cli.App {
 			completeCommand(),
 		},
 		OnUsageError: usageError,
+		// The library would end the program for some errors and not for others.
+		ExitErrHandler: func(*cli.Context, error) {},
+		// It also has a code of its own for commands that do not exist.
+		CommandNotFound: func(c *cli.Context, name string) {
+			unknown = cli.Exit(fmt.Sprintf("there is no command %q: %s --help lists them", name, c.Command.HelpName), exitUsage)
+		},
+		After: func(*cli.Context) error { return unknown },
 	}
 }
 
 // usageError gives a wrong command line its own exit code.
 func usageError(_ *cli.Context, err error, _ bool) error {
-	return cli.Exit("v6node: "+err.Error(), exitUsage)
+	return cli.Exit(err.Error(), exitUsage)
 }
 
 func buildVersion() string {

@@ -29,7 +29,7 @@ func outputFlag(standard string) cli.Flag { return formatFlag(standard, asTable)
 func formatFlag(standard, people string) cli.Flag {
 	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: " + people + " or json", Value: standard, Action: func(_ *cli.Context, s string) error {
 		if s != people && s != asJSON {
-			return cli.Exit(fmt.Sprintf("v6node: the output format %q is not known: use %s or json", s, people), exitUsage)
+			return cli.Exit(fmt.Sprintf("the output format %q is not known: use %s or json", s, people), exitUsage)
 		}
 		return nil
 	}}

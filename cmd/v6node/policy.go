@@ -167,20 +167,20 @@ func policyQuestion(c *cli.Context) (*policy.Request, error) {
 		Databases: c.StringSlice("database"), Function: c.String("function"),
 	}
 	if _, err := imageref.Parse(q.Image); err != nil {
-		return nil, cli.Exit(fmt.Sprintf("v6node: --image: %v", err), exitUsage)
+		return nil, cli.Exit(fmt.Sprintf("--image: %v", err), exitUsage)
 	}
 	if q.Digest != "" && !imageref.IsDigest(q.Digest) {
-		return nil, cli.Exit(fmt.Sprintf("v6node: --digest: %q is not sha256: and 64 hexadecimal digits", q.Digest), exitUsage)
+		return nil, cli.Exit(fmt.Sprintf("--digest: %q is not sha256: and 64 hexadecimal digits", q.Digest), exitUsage)
 	}
 	if q.UserID < 0 {
-		return nil, cli.Exit("v6node: --user is the id of a user", exitUsage)
+		return nil, cli.Exit("--user is the id of a user", exitUsage)
 	}
 	name := ""
 	for _, o := range c.StringSlice("organization") {
 		id, err := strconv.ParseInt(o, 10, 64)
 		switch {
 		case err != nil && name != "", err == nil && q.OrganizationID != 0:
-			return nil, cli.Exit("v6node: --organization is one organization: its id, its name, or both", exitUsage)
+			return nil, cli.Exit("--organization is one organization: its id, its name, or both", exitUsage)
 		case err != nil:
 			name = o
 		default:

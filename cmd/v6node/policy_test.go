@@ -130,7 +130,7 @@ func TestApproveDenyAndReload(t *testing.T) {
 	s.OnReload = func(context.Context) (*admin.Change, error) {
 		return nil, admin.Problemf(admin.ErrInvalid, "nothing has changed")
 	}
-	if _, errOut, code := run("reload"); code != exitUsage || errOut != "nothing has changed" {
+	if _, errOut, code := run("reload"); code != exitUsage || errOut != "v6node: nothing has changed\n" {
 		t.Errorf("a reload that is refused: %d %q", code, errOut)
 	}
 }

@@ -48,7 +48,7 @@ func ps(c *cli.Context) error {
 	}
 	last := c.Int("last")
 	if c.IsSet("last") && last < 1 {
-		return cli.Exit("v6node: --last wants a number from 1 on", exitUsage)
+		return cli.Exit("--last wants a number from 1 on", exitUsage)
 	}
 	s, err := station(c)
 	if err != nil {
@@ -72,7 +72,9 @@ func ps(c *cli.Context) error {
 		return printJSON(c.App.Writer, runs)
 	case c.Bool("quiet"):
 		for _, r := range runs {
-			fmt.Fprintln(c.App.Writer, r.ID)
+			if _, err := fmt.Fprintln(c.App.Writer, r.ID); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -185,7 +187,7 @@ func parseFilters(filters []string, keys ...string) (map[string][]string, error)
 	for _, f := range filters {
 		key, value, ok := strings.Cut(f, "=")
 		if !ok || !slices.Contains(keys, key) {
-			return nil, cli.Exit(fmt.Sprintf("v6node: the filter %q is not KEY=VALUE with a key of: %s", f, strings.Join(keys, ", ")), exitUsage)
+			return nil, cli.Exit(fmt.Sprintf("the filter %q is not KEY=VALUE with a key of: %s", f, strings.Join(keys, ", ")), exitUsage)
 		}
 		out[key] = append(out[key], value)
 	}

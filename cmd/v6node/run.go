@@ -78,7 +78,7 @@ func runNode(c *cli.Context) error {
 	stop := node.StopLeave
 	switch {
 	case c.Bool("drain") && c.Bool("stop-runs"):
-		return cli.Exit("v6node: --drain waits for runs and --stop-runs stops them: use one of the two", exitUsage)
+		return cli.Exit("--drain waits for runs and --stop-runs stops them: use one of the two", exitUsage)
 	case c.Bool("drain"):
 		stop = node.StopDrain
 	case c.Bool("stop-runs"):
@@ -117,20 +117,20 @@ func override(cfg *config.Config, c *cli.Context) error {
 	}
 	if c.IsSet("log-level") {
 		if err := cfg.LogLevel.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-			return cli.Exit(fmt.Sprintf("v6node: --log-level %q is not a level: use debug, info, warn or error", c.String("log-level")), exitUsage)
+			return cli.Exit(fmt.Sprintf("--log-level %q is not a level: use debug, info, warn or error", c.String("log-level")), exitUsage)
 		}
 	}
 	if c.IsSet("userns") {
 		mode := c.String("userns")
 		if !slices.Contains(config.UserNSModes, mode) {
-			return cli.Exit(fmt.Sprintf("v6node: --userns %q is not a mode: use auto, required or host", mode), exitUsage)
+			return cli.Exit(fmt.Sprintf("--userns %q is not a mode: use auto, required or host", mode), exitUsage)
 		}
 		cfg.Runtime.UserNS = mode
 	}
 	if c.IsSet("log-format") {
 		format := c.String("log-format")
 		if !slices.Contains(config.LogFormats, format) {
-			return cli.Exit(fmt.Sprintf("v6node: --log-format %q is not a format: use auto, text, journal or json", format), exitUsage)
+			return cli.Exit(fmt.Sprintf("--log-format %q is not a format: use auto, text, journal or json", format), exitUsage)
 		}
 		cfg.LogFormat = config.LogFormat(format)
 	}

@@ -114,7 +114,7 @@ func findStateDir(roots []string) (string, error) {
 	case 1:
 		return found[0], nil
 	}
-	return "", cli.Exit(fmt.Sprintf("v6node: there are several nodes on this machine (%s): name one with --state-dir or --config", strings.Join(found, ", ")), exitUsage)
+	return "", cli.Exit(fmt.Sprintf("there are several nodes on this machine (%s): name one with --state-dir or --config", strings.Join(found, ", ")), exitUsage)
 }
 
 // runOf reads a command's argument RUN.
@@ -124,7 +124,7 @@ func runOf(ctx context.Context, s admin.Station, arg string) (int64, error) {
 	}
 	id, err := strconv.ParseInt(arg, 10, 64)
 	if err != nil || id <= 0 {
-		return 0, cli.Exit(fmt.Sprintf("v6node: %q is not a run: give the id that v6node ps shows, or %q", arg, latest), exitUsage)
+		return 0, cli.Exit(fmt.Sprintf("%q is not a run: give the id that v6node ps shows, or %q", arg, latest), exitUsage)
 	}
 	return id, nil
 }
@@ -169,9 +169,9 @@ func wantArgs(c *cli.Context, least, most int) error {
 		return nil
 	}
 	if most == 0 {
-		return cli.Exit(fmt.Sprintf("v6node: %s takes no argument, but got %q", c.Command.Name, c.Args().First()), exitUsage)
+		return cli.Exit(fmt.Sprintf("%s takes no argument, but got %q", c.Command.Name, c.Args().First()), exitUsage)
 	}
-	return cli.Exit(fmt.Sprintf("v6node: %s wants %s, but got %d arguments: v6node %[1]s --help has examples", c.Command.Name, c.Command.ArgsUsage, n), exitUsage)
+	return cli.Exit(fmt.Sprintf("%s wants %s, but got %d arguments: v6node %[1]s --help has examples", c.Command.Name, c.Command.ArgsUsage, n), exitUsage)
 }
 
 // eachRun does something for each named run. One failure does not keep it from

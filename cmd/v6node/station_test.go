@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"os"
 	"os/exec"
@@ -14,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/admin/admintest"
@@ -136,14 +133,7 @@ func v6node(t *testing.T, ctx context.Context, args ...string) (stdout, stderr s
 	app.Version = "0.9.1"
 	var out, errOut bytes.Buffer
 	app.Writer, app.ErrWriter = &out, &errOut
-	app.ExitErrHandler = func(*cli.Context, error) {} // do not end the test
-	if err := app.RunContext(ctx, flagsFirst(app.Commands, append([]string{"v6node"}, args...))); err != nil {
-		code = exitCode(err)
-		if exit, ok := errors.AsType[cli.ExitCoder](err); ok {
-			code = exit.ExitCode()
-		}
-		errOut.WriteString(err.Error())
-	}
+	code = perform(ctx, app, append([]string{"v6node"}, args...))
 	return out.String(), errOut.String(), code
 }
 

@@ -44,7 +44,7 @@ Examples:
 func stats(c *cli.Context) error {
 	interval, err := units.ParseDuration(c.String("interval"))
 	if err != nil || interval < admin.MinInterval || interval > admin.MaxInterval {
-		return cli.Exit(fmt.Sprintf("v6node: --interval %q is not a time from 100ms to 1h", c.String("interval")), exitUsage)
+		return cli.Exit(fmt.Sprintf("--interval %q is not a time from 100ms to 1h", c.String("interval")), exitUsage)
 	}
 	s, err := station(c)
 	if err != nil {

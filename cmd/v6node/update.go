@@ -48,7 +48,7 @@ func update(c *cli.Context) error {
 		return err
 	}
 	if change.Empty() {
-		return cli.Exit("v6node: update wants at least one limit to change, such as --memory 4g", exitUsage)
+		return cli.Exit("update wants at least one limit to change, such as --memory 4g", exitUsage)
 	}
 	s, err := station(c)
 	if err != nil {
@@ -75,7 +75,7 @@ func update(c *cli.Context) error {
 // limitChange reads the flags that are set.
 func limitChange(c *cli.Context) (change admin.LimitChange, err error) {
 	wrong := func(flag string, err error) error {
-		return cli.Exit(fmt.Sprintf("v6node: --%s: %v", flag, err), exitUsage)
+		return cli.Exit(fmt.Sprintf("--%s: %v", flag, err), exitUsage)
 	}
 	for flag, field := range map[string]**int64{"memory": &change.Memory, "memory-swap": &change.MemorySwap, "memory-reservation": &change.MemoryReservation, "log-size": &change.LogSize} {
 		if !c.IsSet(flag) {
