@@ -5,9 +5,9 @@ import (
 	"encoding/csv"
 	"errors"
 	"io"
-	"os"
 	"strings"
 
+	"github.com/v6node/v6node/internal/plainfile"
 	"github.com/v6node/v6node/node/workspace"
 )
 
@@ -61,7 +61,7 @@ func (n *Node) announceNode(ctx context.Context) {
 // csvColumns reads the first record of a csv file. The separator is the comma,
 // or the semicolon or tab where the header has those and no comma.
 func csvColumns(path string) (_ []string, err error) {
-	f, err := os.Open(path)
+	f, err := plainfile.Open(path)
 	if err != nil {
 		return nil, err
 	}

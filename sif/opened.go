@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/v6node/v6node/internal/plainfile"
 	"github.com/v6node/v6node/sif/image"
 	"github.com/v6node/v6node/sif/layout"
 	"github.com/v6node/v6node/sif/oras"
@@ -73,7 +74,7 @@ func openImage(ctx context.Context, source string, o OpenOptions) (_ *Opened, er
 
 func openFile(ctx context.Context, source string, o OpenOptions) (_ *os.File, remove func() error, err error) {
 	if !strings.HasPrefix(source, reference.ORAS+"://") {
-		f, err := os.Open(source)
+		f, err := plainfile.Open(source)
 		return f, func() error { return nil }, err
 	}
 	ref, err := reference.Parse(source)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -68,7 +67,7 @@ Example:
 
 Example:
    v6node image verify --key /etc/v6node/keys.asc --key publisher.pem algorithm.sif`,
-				Flags:  []cli.Flag{&cli.StringSliceFlag{Name: "key", Usage: "trust the PGP or PEM public keys in `FILE`; may be repeated", Required: true}, arch, quiet, output},
+				Flags:  []cli.Flag{&cli.StringSliceFlag{Name: "key", Usage: "trust the PGP or PEM public keys in `FILE`; may be repeated"}, arch, quiet, output},
 				Action: imageVerify,
 			}),
 			sub(&cli.Command{
@@ -274,6 +273,9 @@ func imageVerify(c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
+	if len(c.StringSlice("key")) == 0 {
+		return cli.Exit("no key is named that the image could be signed by: name its file with --key", exitUsage)
+	}
 	keys, err := signature.Load(c.StringSlice("key")...)
 	if err != nil {
 		return cli.Exit(err.Error(), exitUsage)
@@ -306,7 +308,7 @@ func imageCache(c *cli.Context) (*cache.Cache, error) {
 		}
 		dir = filepath.Join(state, "sif")
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if err := cache.Exists(dir); err != nil {
 		return nil, fmt.Errorf("there is no cache for SIF images in %s (%w); name the node with --state-dir or --config", dir, err)
 	}
 	// Layers are the node's business: it knows whether they are kept.

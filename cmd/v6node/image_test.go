@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,6 +118,11 @@ func TestAnImageIsConvertedInspectedAndVerified(t *testing.T) {
 
 func TestImageCommandsRefuseWhatTheyCannotRead(t *testing.T) {
 	path, key := smallSIF(t)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	foreign := t.TempDir()
 	for _, c := range []struct {
 		args []string
 		code int
@@ -126,15 +132,23 @@ func TestImageCommandsRefuseWhatTheyCannotRead(t *testing.T) {
 		{[]string{"convert", path, "somewhere"}, exitUsage, "oci-archive:FILE"},
 		{[]string{"convert", key, "oci:" + t.TempDir()}, exitFailure, "not a SIF image"},
 		{[]string{"inspect", filepath.Join(t.TempDir(), "none")}, exitFailure, "no such file"},
+		{[]string{"inspect", pipe}, exitFailure, "is not a file"},
+		{[]string{"verify", "--key", pipe, path}, exitUsage, "is not a file"},
 		{[]string{"inspect", "oras://nothing"}, exitFailure, "must name a registry"},
 		{[]string{"inspect", "--arch", "s390x", path}, exitFailure, "this machine is s390x"},
 		{[]string{"verify", "--key", path, path}, exitUsage, "not a usable public key"},
+		{[]string{"verify", path}, exitUsage, "no key is named"},
 		{[]string{"ls", "--cache-dir", filepath.Join(t.TempDir(), "none")}, exitFailure, "there is no cache"},
+		{[]string{"ls", "--cache-dir", foreign}, exitFailure, "there is no cache"},
+		{[]string{"prune", "--cache-dir", foreign}, exitFailure, "there is no cache"},
 		{[]string{"prune", "--keep", "much", "--cache-dir", t.TempDir()}, exitUsage, "--keep"},
 	} {
 		if _, errOut, code := imageRun(t, c.args...); code != c.code || !strings.Contains(errOut, c.text) || strings.Count(errOut, "\n") != 1 {
 			t.Errorf("%q: %d %s", c.args, code, errOut)
 		}
+	}
+	if list, err := os.ReadDir(foreign); err != nil || len(list) > 0 {
+		t.Errorf("a directory that is no cache was made one: %v, %v", list, err)
 	}
 }
 

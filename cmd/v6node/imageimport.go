@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/v6node/v6node/internal/plainfile"
 	"github.com/v6node/v6node/internal/units"
 	nodeimage "github.com/v6node/v6node/node/image"
 	"github.com/v6node/v6node/node/image/archive"
@@ -148,13 +149,9 @@ func ownState(dir string) error {
 func openImport(c *cli.Context) (*os.File, error) {
 	name := c.Args().First()
 	if name != "-" {
-		// Not blocking: it may be a pipe that nobody writes to.
-		f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		f, err := plainfile.Open(name)
 		if err != nil {
-			return nil, fmt.Errorf("the file with the image cannot be read: %w", err)
-		}
-		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-			return nil, errors.Join(fmt.Errorf("%s is not a file: name what docker save or podman save has written, or - for standard input", printable(name)), err, f.Close())
+			return nil, fmt.Errorf("the file with the image cannot be read: %w: name what docker save or podman save has written, or - for standard input", err)
 		}
 		return f, nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/v6node/v6node/internal/newfile"
+	"github.com/v6node/v6node/internal/plainfile"
 	"github.com/v6node/v6node/node"
 	"github.com/v6node/v6node/node/check"
 	"github.com/v6node/v6node/node/config"
@@ -307,7 +308,7 @@ func (i *interview) login() error {
 func (i *interview) apiKey() (string, error) {
 	if file := i.c.Path("api-key-file"); file != "" {
 		i.a.APIKeyFile = file
-		data, err := os.ReadFile(file)
+		data, err := plainfile.Read(file, maxKeyLine)
 		if err != nil {
 			return "", cli.Exit(fmt.Sprintf("--api-key-file: %v", err), exitUsage)
 		}

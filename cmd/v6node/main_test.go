@@ -16,6 +16,7 @@ func TestAWrongCommandLineHasOneSentenceAndOneCode(t *testing.T) {
 		"ps -o yaml":                `the output format "yaml" is not known: use table or json`,
 		"ps extra":                  `ps takes no argument, but got "extra"`,
 		"ps --filter x":             `the filter "x" is not KEY=VALUE`,
+		"policy test":               "no image is named",
 		"cni show extra":            `cni show takes no arguments, but got "extra"`,
 		"cni install --runtime x":   `the runtime "x" is not known`,
 		"config check -c /no/where": "",

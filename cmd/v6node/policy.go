@@ -39,7 +39,7 @@ Examples:
 			HideHelpCommand: true,
 			Flags: []cli.Flag{
 				configFlag("read the configuration from `FILE`"),
-				&cli.StringFlag{Name: "image", Usage: "the task names `IMAGE`", Required: true},
+				&cli.StringFlag{Name: "image", Usage: "the task names `IMAGE`"},
 				&cli.StringFlag{Name: "digest", Usage: "the image has the `DIGEST` sha256:..., without asking its registry"},
 				&cli.BoolFlag{Name: "offline", Usage: "ask no registry"},
 				&cli.StringSliceFlag{Name: "organization", Usage: "`ID` or name of the organization that sent the task; give both where rules have both"},
@@ -83,6 +83,9 @@ type policyStep struct {
 func policyTest(c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
+	}
+	if c.String("image") == "" {
+		return cli.Exit("no image is named: name with --image the one that the task asks for", exitUsage)
 	}
 	q, err := policyQuestion(c)
 	if err != nil {

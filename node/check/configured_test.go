@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/v6node/v6node/integration/standin"
 	"github.com/v6node/v6node/internal/hostport"
@@ -42,6 +43,11 @@ func TestDatabasesAreLookedAtAsTheNodeMountsThem(t *testing.T) {
 	want(t, results(t, database(databaseAt(dir))), "n", OK, "/mnt/data in the container")
 	want(t, results(t, database(databaseAt(file+".not"))), "n", Fail, "does not exist", "correct its uri")
 	want(t, results(t, database(databaseAt("/dev/null"))), "n", Fail, "neither a file nor a folder")
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(t, results(t, database(databaseAt(pipe))), "n", Fail, "neither a file nor a folder")
 	want(t, results(t, database(config.Database{Label: "data", URI: "hush"})), "n", Skip, "no connection")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -75,7 +75,7 @@ func TestAnEffectiveConfigurationHasEveryKeyAndNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"3f0c2f0e", "secret", "0123", "Alice", "admin@"} {
+	for _, secret := range []string{"3f0c2f0e", "secret", "01234543210", "Alice", "admin@"} {
 		if strings.Contains(string(text)+string(data), secret) {
 			t.Errorf("it shows %q", secret)
 		}

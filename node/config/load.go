@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/v6node/v6node/internal/plainfile"
 )
 
 // maxKeyFile bounds the file of an API key, which is a short line.
@@ -78,8 +78,7 @@ func (c *Config) holdsSecrets() bool {
 
 // readLimited reads a regular file of less than limit bytes; of a longer one, the beginning.
 func readLimited(path string, limit int64) (data []byte, mode fs.FileMode, err error) {
-	// Not to hang on a fifo that somebody put there.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := plainfile.Open(path)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -87,9 +86,6 @@ func readLimited(path string, limit int64) (data []byte, mode fs.FileMode, err e
 	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is not a file", path)
 	}
 	data, err = io.ReadAll(io.LimitReader(f, limit))
 	return data, info.Mode().Perm(), err

@@ -58,7 +58,7 @@ func TestTheReferenceNodesFileIsAcceptedAsItIs(t *testing.T) {
 			{Label: "default", URI: "/etc/v6node/data/patients.csv", Type: "csv", MountMode: MountCopy},
 			{Label: "registry", URI: "/data/registry.parquet", Type: "parquet", MountMode: MountCopy, Private: true},
 			{Label: "omop", URI: "jdbc:postgresql://db.example.org:5454/postgres?user=x&password=uri-secret", Type: "omop", MountMode: MountCopy,
-				Env: Env{"user": "admin@example.org", "password": "0123", "dbms": "postgresql"}, Endpoints: []hostport.Pair{{Host: "db.example.org", Port: 5454}}},
+				Env: Env{"user": "admin@example.org", "password": "01234543210", "dbms": "postgresql"}, Endpoints: []hostport.Pair{{Host: "db.example.org", Port: 5454}}},
 			{Label: "images", URI: "/data/images", Type: "folder", MountMode: MountReadOnly},
 		},
 		Services: []reach.Service{
@@ -527,7 +527,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		shown += fmt.Sprintf(verb, *c) + fmt.Sprintf(verb, c) + fmt.Sprintf(verb, c.APIKey) + fmt.Sprintf(verb, c.Databases) + fmt.Sprintf(verb, c.AlgorithmEnv)
 	}
-	for _, secret := range []string{"3f0c2f0e", "registry-secret", "uri-secret", "admin@example.org", "0123", fmt.Sprintf("%x", "registry-secret")} {
+	for _, secret := range []string{"3f0c2f0e", "registry-secret", "uri-secret", "admin@example.org", "01234543210", fmt.Sprintf("%x", "registry-secret")} {
 		if i := strings.Index(shown, secret); i >= 0 {
 			t.Errorf("%s is shown: ...%s", secret, shown[max(0, i-80):i+len(secret)])
 		}
@@ -535,7 +535,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	if !strings.Contains(string(asJSON), "db.example.org:5454") {
 		t.Errorf("hosts may be shown, and are not: %s", asJSON)
 	}
-	if c.APIKey.Reveal() != "3f0c2f0e-0000-4000-8000-000000000001" || c.Databases[2].Env["password"] != "0123" {
+	if c.APIKey.Reveal() != "3f0c2f0e-0000-4000-8000-000000000001" || c.Databases[2].Env["password"] != "01234543210" {
 		t.Error("the secrets themselves are lost")
 	}
 }

@@ -160,7 +160,7 @@ func TestSigningKeysAreReadOrRefused(t *testing.T) {
 	}{
 		{"one public key in PEM", []byte("text")}, {"one public key", append(text, text...)}, {"damaged", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")})},
 		{"none of ECDSA", inPEM(&curve.PublicKey)}, {"none of ECDSA", inPEM(exchange.PublicKey())}, {"none of ECDSA", inPEM(weak)}, {"none of ECDSA", inPEM(long)},
-		{"too long", make([]byte, maxSigningKey+1)},
+		{"longer than", make([]byte, maxSigningKey+1)},
 	} {
 		if _, err := LoadSigningKeys([]string{good, write(c.content)}); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("want %q: %v", c.says, err)

@@ -11,10 +11,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	sigstore "github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/v6node/v6node/internal/plainfile"
 )
 
 // Bounds of the keys. RSA keys of other lengths cosign does not take.
@@ -39,7 +40,7 @@ func LoadSigningKeys(files []string) (*SigningKeys, error) {
 	}
 	k := &SigningKeys{}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := plainfile.Read(file, maxSigningKey)
 		if err != nil {
 			return nil, fmt.Errorf("a public key of policies.signatures.keys cannot be read: %w", err)
 		}
@@ -56,9 +57,6 @@ func LoadSigningKeys(files []string) (*SigningKeys, error) {
 func (k *SigningKeys) Kinds() []string { return k.kinds }
 
 func parseSigningKey(text []byte) (kind string, ways []sigstore.Verifier, err error) {
-	if len(text) > maxSigningKey {
-		return "", nil, errors.New("is too long for a public key")
-	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
 		return "", nil, errors.New("does not hold one public key in PEM, as cosign.pub does")

@@ -7,18 +7,22 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/v6node/v6node/internal/plainfile"
 )
+
+// maxCAFile bounds a file of certificates; all that a system trusts are a quarter of it.
+const maxCAFile = 1 << 20
 
 // newTransport makes the transport that REST calls, event socket and proxy share. Connections are
 // kept open and reused: a run costs several calls, and each new TLS connection two round trips.
 func newTransport(caFile string) (*http.Transport, error) {
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
+		pem, err := plainfile.Read(caFile, maxCAFile)
 		if err != nil {
 			return nil, fmt.Errorf("ca_file cannot be read: %w", err)
 		}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // ErrDatabase marks every error that concerns a database of the node.
@@ -112,7 +113,7 @@ func mountOf(db Database, path string) (*Mount, error) {
 	if err != nil {
 		return nil, unreadable(label, path, err)
 	}
-	f, err := os.Open(real)
+	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK, 0) // not to hang on a fifo
 	if err != nil {
 		return nil, unreadable(label, path, err)
 	}

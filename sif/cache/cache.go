@@ -55,6 +55,12 @@ type Cache struct {
 	busy map[string]chan struct{} // closed when the one who makes it is done
 }
 
+// Exists tells by its error whether there is a cache in dir: Open would make one of any directory.
+func Exists(dir string) error {
+	_, err := os.ReadDir(filepath.Join(dir, imagesDir))
+	return err
+}
+
 // Open opens the cache in dir, which it makes if there is none, and removes what a
 // crash has left.
 func Open(dir string, o Options) (*Cache, error) {

@@ -14,13 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	sigstore "github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/v6node/v6node/internal/plainfile"
 )
 
 // maxKeyFile is how many bytes a file with keys may have.
@@ -45,12 +46,8 @@ type Keys struct {
 func Load(paths ...string) (*Keys, error) {
 	k := &Keys{}
 	for _, p := range paths {
-		f, err := os.Open(p)
+		b, err := plainfile.Read(p, maxKeyFile)
 		if err != nil {
-			return nil, err
-		}
-		b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
 		if err := k.add(p, b); err != nil {

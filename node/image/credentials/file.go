@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
+
+	"github.com/v6node/v6node/internal/plainfile"
 )
 
 // Bounds of a file: a person's has a few entries.
@@ -45,7 +46,7 @@ type auth struct {
 
 // Read reads a file. One that may be missing and is gives nil.
 func Read(p Place) (*File, error) {
-	f, err := os.Open(p.Path)
+	f, err := plainfile.Open(p.Path)
 	if errors.Is(err, fs.ErrNotExist) && p.Wanted == "" {
 		return nil, nil
 	}
