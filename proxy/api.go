@@ -64,7 +64,7 @@ func (a *API) serve(w *answer, r *http.Request) error {
 	if err := a.checkToken(r); err != nil {
 		return err
 	}
-	if err := a.acquire(r.Context()); err != nil {
+	if err := a.acquire(r.Context(), a.slots, "too many requests under way at once"); err != nil {
 		return err
 	}
 	defer func() { <-a.slots }()
@@ -105,22 +105,23 @@ func statusOf(rest string) (int64, bool) {
 	return id, err == nil && id > 0
 }
 
-// acquire takes one of the run's places.
-func (a *API) acquire(ctx context.Context) error {
+// acquire takes one of the run's places. tooMany says what there is too much of when
+// none becomes free.
+func (a *API) acquire(ctx context.Context, places chan struct{}, tooMany string) error {
 	select {
-	case a.slots <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	default:
 	}
 	t := time.NewTimer(a.lim.queue)
 	defer t.Stop()
 	select {
-	case a.slots <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return errGone
 	case <-t.C:
-		return refuse(http.StatusServiceUnavailable, "This run has too many requests under way at once ("+strconv.Itoa(a.lim.concurrent)+" are allowed).")
+		return refuse(http.StatusServiceUnavailable, "This run has "+tooMany+" ("+strconv.Itoa(cap(places))+" are allowed).")
 	}
 }
 

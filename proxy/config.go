@@ -67,6 +67,7 @@ type limits struct {
 	blobBody     int64         // of POST /blobstream
 	spooled      int64         // bodies of all requests together, in files
 	heldInput    int           // an input that stands before its organization's id
+	holders      int           // requests with such inputs at a time
 	hold         time.Duration // of a status request
 	poll         time.Duration // between two questions while holding, without an event
 	soon         time.Duration // the same after an event, doubling up to poll
@@ -89,6 +90,7 @@ func defaultLimits() limits {
 		blobBody:     64 << 30,
 		spooled:      4 << 30,
 		heldInput:    16 << 20,
+		holders:      2,
 		hold:         20 * time.Second,
 		poll:         5 * time.Second,
 		soon:         50 * time.Millisecond,
@@ -116,6 +118,7 @@ type API struct {
 	digest [sha256.Size]byte // of the token
 	lim    limits
 	slots  chan struct{}
+	hold   chan struct{} // places of those that hold an input in memory
 	spool  *spooler
 }
 
@@ -144,6 +147,7 @@ func newAPI(c Config, lim limits) (*API, error) {
 		digest: sha256.Sum256([]byte(c.Run.Token)),
 		lim:    lim,
 		slots:  make(chan struct{}, lim.concurrent),
+		hold:   make(chan struct{}, lim.holders),
 	}
 	if c.Upstream.HTTP != nil && c.Upstream.HTTP.Transport != nil {
 		a.rt = c.Upstream.HTTP.Transport

@@ -176,9 +176,18 @@ func (f *fixture) do(method, path, body string, headers ...string) reply {
 	if body != "" {
 		content = strings.NewReader(body)
 	}
+	r, err := f.send(method, path, content, headers...)
+	if err != nil {
+		f.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return r
+}
+
+// send is do from any goroutine, with a body that need not be there yet.
+func (f *fixture) send(method, path string, content io.Reader, headers ...string) (reply, error) {
 	req, err := http.NewRequest(method, f.proxy.URL+path, content)
 	if err != nil {
-		f.t.Fatal(err)
+		return reply{}, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	for _, h := range headers {
@@ -188,14 +197,14 @@ func (f *fixture) do(method, path, body string, headers ...string) reply {
 	client := &http.Client{Transport: f.proxy.Client().Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
-		f.t.Fatal(err)
+		return reply{}, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		f.t.Fatalf("%s %s: %v", method, path, err)
+		return reply{}, err
 	}
-	return reply{resp.StatusCode, resp.Header, string(text)}
+	return reply{resp.StatusCode, resp.Header, string(text)}, nil
 }
 
 // checkLeaks fails the test when goroutines of this package outlive it.

@@ -67,11 +67,18 @@ type taskBody struct {
 	ctx  context.Context
 	c    *jsonstream.Copier
 	used []int64 // organizations whose keys were asked for
+	// holds is set when the request has a place to hold inputs in memory.
+	holds bool
 }
 
 var errNoOrganizations = refuse(http.StatusBadRequest, "Organizations missing from input")
 
 func (t *taskBody) rewrite() error {
+	defer func() {
+		if t.holds {
+			<-t.a.hold
+		}
+	}()
 	if b, err := t.c.Peek(); err != nil {
 		return err
 	} else if b != '{' {
@@ -157,6 +164,13 @@ func (t *taskBody) organization() error {
 				return refuse(http.StatusBadRequest, "An element of organizations has an input that is not a string of base64.")
 			case hasID:
 				return t.c.String(func(r io.Reader, w io.Writer) error { return t.encrypt(id, r, w) })
+			}
+			// All requests of a run together would hold gigabytes.
+			if !t.holds {
+				if err := t.a.acquire(t.ctx, t.a.hold, "too many requests at once with an input that stands before the id of its organization"); err != nil {
+					return err
+				}
+				t.holds = true
 			}
 			held, err = t.c.Capture(t.a.lim.heldInput)
 			if errors.Is(err, jsonstream.ErrTooLong) {

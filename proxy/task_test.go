@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/v6node/v6node/proxy/e2e"
 )
@@ -186,6 +187,50 @@ func TestAnInputBeforeItsIDIsHeldOnlyToALimit(t *testing.T) {
 	}
 	if r := f.do("POST", "/task", `{"organizations":[{"id":2,"input":"`+long+`"}]}`); r.Status != 201 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestFewRequestsHoldAnInputBeforeItsID: memory is the node's, whatever one algorithm does at once.
+func TestFewRequestsHoldAnInputBeforeItsID(t *testing.T) {
+	f := newFixture(t, taskServer, encrypted, withLimits(func(l *limits) { l.holders, l.queue = 1, 10*time.Millisecond }))
+	begin, end := `{"organizations":[{"input":"e30=`, `","id":2}]}`
+	early, late := begin+end, `{"organizations":[{"id":2,"input":"e30="}]}`
+	body, algorithm := io.Pipe()
+	first := make(chan reply)
+	go func() {
+		r, err := f.send("POST", "/task", body)
+		if err != nil {
+			t.Error(err)
+		}
+		first <- r
+	}()
+	if _, err := io.WriteString(algorithm, begin); err != nil {
+		t.Fatal(err)
+	}
+	for len(f.api.hold) == 0 { // until it holds its input
+		runtime.Gosched()
+	}
+	if r := f.do("POST", "/task", early); r.Status != 503 || !strings.Contains(r.msg(), "(1 are allowed)") {
+		t.Errorf("one more: %+v", r)
+	}
+	if r := f.do("POST", "/task", late); r.Status != 201 {
+		t.Errorf("an input behind its id: %+v", r)
+	}
+	if _, err := io.WriteString(algorithm, end); err != nil {
+		t.Fatal(err)
+	}
+	algorithm.Close()
+	if r := <-first; r.Status != 201 {
+		t.Errorf("the first: %+v", r)
+	}
+	if r := f.do("POST", "/task", early); r.Status != 201 {
+		t.Errorf("after it: %+v", r)
+	}
+	if r := f.do("POST", "/task", begin); r.Status != 400 {
+		t.Errorf("one that breaks off: %+v", r)
+	}
+	if r := f.do("POST", "/task", early); r.Status != 201 {
+		t.Errorf("after one that broke off: %+v", r)
 	}
 }
 
