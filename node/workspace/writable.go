@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/copying"
 )
 
 const (
@@ -118,18 +119,8 @@ func copyFile(ctx context.Context, from, to string) (err error) {
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
-		const step = 64 << 20 // after which ctx is looked at
-		for {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			_, err := io.CopyN(out, in, step)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
+		if err := copying.Copy(ctx, out, in, nil); err != nil {
+			return err
 		}
 	}
 	// Whoever the algorithm's user is; nobody else comes as far as here.

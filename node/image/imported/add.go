@@ -3,8 +3,6 @@ package imported
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -187,32 +185,4 @@ func (f *temp) keep(path string, err error) error {
 		err = errors.Join(err, gone)
 	}
 	return err
-}
-
-// copyAll copies a file with progress, until ctx ends.
-func copyAll(ctx context.Context, w io.Writer, r io.Reader, total int64, progress func(done, total int64)) error {
-	buf := make([]byte, 1<<20)
-	for done := int64(0); ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := r.Read(buf)
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return err
-			}
-			if done += int64(n); done > total {
-				return fmt.Errorf("the file grew while it was read: import it again when it is complete")
-			}
-			if progress != nil {
-				progress(done, total)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/v6node/v6node/internal/copying"
 	"github.com/v6node/v6node/sif/reference"
 )
 
@@ -36,7 +37,11 @@ func (a *Adding) SIF(ctx context.Context, src io.ReaderAt, size int64, digest st
 		return err
 	}
 	sum := sha256.New()
-	err = copyAll(ctx, io.MultiWriter(f, sum), io.NewSectionReader(src, 0, size), size, progress)
+	err = copying.Copy(ctx, io.MultiWriter(f, sum), io.NewSectionReader(src, 0, size), func(done int64) {
+		if progress != nil {
+			progress(done, size)
+		}
+	})
 	if err == nil && fmt.Sprintf("sha256:%x", sum.Sum(nil)) != digest {
 		err = errors.New("the file changed while it was read: import it again when it is complete")
 	}
