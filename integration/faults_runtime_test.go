@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/v6node/v6node/integration/standin"
+	"github.com/v6node/v6node/internal/pidfd"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/runtime"
 )
@@ -124,24 +126,20 @@ func parentOf(pid int) (int, error) {
 
 // killAndWait ends a process and returns when it is gone.
 func killAndWait(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
+	p, err := pidfd.Open(pid)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing is written to it
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+	defer p.Close() //nolint:errcheck // nothing is written to it
+	if err := p.Signal(unix.SIGKILL); err != nil {
 		return err
 	}
-	for {
-		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err == nil && ended == 0:
-			return fmt.Errorf("process %d does not end", pid)
-		}
-		return err
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := p.Wait(ctx); err != nil {
+		return fmt.Errorf("process %d does not end: %w", pid, err)
 	}
+	return nil
 }
 
 // emptyGroups kills everything in a run's control groups and removes these. It

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // removeRetry is how long Remove waits for a group that is busy although no
@@ -44,36 +46,22 @@ func (g *Cgroup) kill(ctx context.Context) (left int, err error) {
 // a pidfd, and looked up once more in the group, so that its number cannot have
 // gone to another one.
 func (g *Cgroup) killProcess(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	p, err := pidfd.Open(pid)
+	if errors.Is(err, pidfd.ErrEnded) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer p.Close()
 	now, err := g.processes()
 	if err != nil || !slices.Contains(now, pid) {
 		return err
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
-		if errors.Is(err, unix.ESRCH) {
-			return nil
-		}
+	if err := p.Signal(unix.SIGKILL); err != nil {
 		return err
 	}
-	// The wait is cut into slices only to notice the end of ctx.
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
-		switch {
-		case n > 0:
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		}
-	}
+	return p.Wait(ctx)
 }
 
 // processes returns all processes in the group and the groups below, in any

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // How often in a row a container's process must be found dead while the runtime
@@ -27,38 +29,36 @@ const lostExit = 255
 // calls a container running for ever when its monitor was killed, which the
 // kernel does when a run's memory is short and the monitor is not protected.
 type lookout struct {
-	fd      int // a pidfd, or -1
-	monitor int // that of the process's parent, or -1
-	dead    int // looks in a row that found no process
+	process *pidfd.Process // nil until it is known
+	monitor *pidfd.Process // the process's parent, nil if it is not known
+	dead    int            // looks in a row that found no process
 }
-
-func newLookout() *lookout { return &lookout{fd: -1, monitor: -1} }
 
 // lost tells whether the container's process has ended without the runtime
 // noticing. pid asks the runtime for the process; 0 is none that is known.
 func (l *lookout) lost(pid func() int) bool {
-	if l.fd < 0 {
+	if l.process == nil {
 		id := pid()
 		if id <= 0 {
 			l.dead = 0
 			return false
 		}
-		fd, err := unix.PidfdOpen(id, 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) {
+		p, err := pidfd.Open(id)
+		if err != nil && !errors.Is(err, pidfd.ErrEnded) {
 			l.dead = 0
 			return false
 		}
 		if err == nil {
-			l.fd = fd
+			l.process = p
 			l.findMonitor(id)
 		}
 	}
-	if l.fd >= 0 && !pidfdEnded(l.fd) {
+	if l.process != nil && !l.process.Ended() {
 		l.dead = 0
 		return false
 	}
 	l.dead++
-	if l.monitor >= 0 && !pidfdEnded(l.monitor) {
+	if l.monitor != nil && !l.monitor.Ended() {
 		return l.dead >= hangingLooks
 	}
 	return l.dead >= lostLooks
@@ -71,24 +71,17 @@ func (l *lookout) findMonitor(pid int) {
 	if err != nil || parent <= 1 {
 		return
 	}
-	if fd, err := unix.PidfdOpen(int(parent), 0); err == nil {
-		l.monitor = fd
+	if p, err := pidfd.Open(int(parent)); err == nil {
+		l.monitor = p
 	}
 }
 
 func (l *lookout) close() {
-	for _, fd := range []int{l.fd, l.monitor} {
-		if fd >= 0 {
-			_ = unix.Close(fd) // nothing is written to it
+	for _, p := range []*pidfd.Process{l.process, l.monitor} {
+		if p != nil {
+			_ = p.Close() // nothing is written to it
 		}
 	}
-}
-
-// pidfdEnded: a pidfd is readable when its process has ended (pidfd_open(2)).
-func pidfdEnded(fd int) bool {
-	set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(set, 0)
-	return err == nil && n == 1 && set[0].Revents&unix.POLLIN != 0
 }
 
 // samePIDs tells whether the runtime's process numbers are those of this

@@ -39,7 +39,7 @@ func monitored(t *testing.T) (monitor *exec.Cmd, child int) {
 
 func TestALivingMonitorIsGivenTime(t *testing.T) {
 	monitor, child := monitored(t)
-	l := newLookout()
+	l := &lookout{}
 	defer l.close()
 	pid := func() int { return child }
 	if l.lost(pid) {
@@ -48,7 +48,7 @@ func TestALivingMonitorIsGivenTime(t *testing.T) {
 	if err := unix.Kill(child, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for !pidfdEnded(l.fd) { // the kernel is about to end it
+	for !l.process.Ended() { // the kernel is about to end it
 	}
 	for n := range hangingLooks - 1 {
 		if l.lost(pid) {

@@ -134,7 +134,7 @@ func (w *Watcher) Wait(ctx context.Context, containerID string) (*Container, err
 
 	look := time.NewTicker(w.o.Look)
 	defer look.Stop()
-	process := newLookout()
+	process := &lookout{}
 	defer process.close()
 	lost := false
 	unknown := time.NewTimer(lostWait) // runs from when the runtime says so

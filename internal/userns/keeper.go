@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // ErrInUse is returned by Open when another process has the namespace.
@@ -252,22 +254,22 @@ func end(ctx context.Context, state string) error {
 	if err != nil || pid == 0 {
 		return err
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	p, err := pidfd.Open(pid)
+	if errors.Is(err, pidfd.ErrEnded) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer p.Close()
 	if now, err := n.keeper(); err != nil || now != pid {
 		return err
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := p.Signal(unix.SIGTERM); err != nil {
 		return err
 	}
 	if single(state) {
-		return endSingle(ctx, fd, state)
+		return endSingle(ctx, p, state)
 	}
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // A user without subordinate ids can make a namespace with one id, the user's own
@@ -74,22 +74,9 @@ func closeAll(files []*os.File) error {
 }
 
 // endSingle waits for a keeper that was asked to end, and removes its directory.
-func endSingle(ctx context.Context, pidfd int, state string) error {
-	const step = 100 * time.Millisecond // to look at ctx
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(step.Milliseconds()))
-		if n > 0 {
-			break
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("the keeper of the user namespace does not end: %w", ctx.Err())
-		}
+func endSingle(ctx context.Context, p *pidfd.Process, state string) error {
+	if err := p.Wait(ctx); err != nil {
+		return fmt.Errorf("the keeper of the user namespace does not end: %w", err)
 	}
-	if err := os.RemoveAll(state); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return os.RemoveAll(state)
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/v6node/v6node/internal/pidfd"
 	"github.com/v6node/v6node/internal/userns"
 )
 
@@ -244,7 +245,7 @@ func (d *Containerd) run(ctx context.Context, config []byte, r *record) error {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopGrace)
 		defer cancel()
 		ended := p.end(end, stopGrace)
-		if errors.Is(err, errNotRunning) {
+		if errors.Is(err, pidfd.ErrEnded) {
 			err = d.obituary()
 		}
 		err = errors.Join(err, ended)
@@ -269,7 +270,7 @@ func (d *Containerd) ready(ctx context.Context) error {
 	watch.Go(func() {
 		select {
 		case <-p.exited:
-			died(errNotRunning)
+			died(pidfd.ErrEnded)
 		case <-answered:
 		}
 	})

@@ -255,7 +255,7 @@ func TestKilledContainerdStartsAgainAndSandboxStaysReady(t *testing.T) {
 	n.mu.Lock()
 	proc := n.proc
 	n.mu.Unlock()
-	if err := proc.signal(unix.SIGKILL); err != nil {
+	if err := proc.held.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-proc.exited

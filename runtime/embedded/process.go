@@ -16,48 +16,33 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/v6node/v6node/internal/pidfd"
 	"github.com/v6node/v6node/internal/userns"
 )
 
-// process is a containerd, started by this process or by an earlier one. It is
-// held by a pidfd, so a signal can never reach another process that was given
-// the same number later.
+// process is a containerd, started by this process or by an earlier one.
 type process struct {
 	pid    int
-	pidfd  *os.File
+	held   *pidfd.Process
 	exited chan struct{} // closed when the process has ended
 	wg     sync.WaitGroup
 }
 
 // openProcess holds a process and watches for its end. The caller must call
-// release.
+// release. The error wraps pidfd.ErrEnded when there is no such process.
 func openProcess(pid int) (*process, error) {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
-		return nil, errNotRunning
-	}
+	held, err := pidfd.Open(pid)
 	if err != nil {
-		return nil, fmt.Errorf("pidfd_open (Linux 5.10 or newer is needed): %w", err)
+		return nil, err
 	}
-	p := &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), exited: make(chan struct{})}
+	p := &process{pid: pid, held: held, exited: make(chan struct{})}
 	p.wg.Go(p.watch)
 	return p, nil
 }
 
-// watch ends when the process ends or when the pidfd is closed.
+// watch ends when the process ends or is released.
 func (p *process) watch() {
-	conn, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	ended := false
-	_ = conn.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		ended = err == nil && n > 0
-		return ended
-	})
-	if !ended {
+	if p.held.Wait(context.Background()) != nil {
 		return
 	}
 	// Reap it if it is a child, and only then does it vanish from /proc.
@@ -68,7 +53,7 @@ func (p *process) watch() {
 
 // release lets go of the process without ending it. Idempotent.
 func (p *process) release() {
-	_ = p.pidfd.Close()
+	_ = p.held.Close()
 	p.wg.Wait()
 }
 
@@ -81,23 +66,10 @@ func (p *process) alive() bool {
 	}
 }
 
-func (p *process) signal(s unix.Signal) error {
-	conn, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return err
-	}
-	ctrl := conn.Control(func(fd uintptr) {
-		if e := unix.PidfdSendSignal(int(fd), s, nil, 0); e != nil && !errors.Is(e, unix.ESRCH) {
-			err = e
-		}
-	})
-	return errors.Join(ctrl, err)
-}
-
 // end asks the process to end, and after the grace period makes it end. It
 // returns when the process is gone, or with an error when ctx ends first.
 func (p *process) end(ctx context.Context, grace time.Duration) error {
-	if err := p.signal(unix.SIGTERM); err != nil {
+	if err := p.held.Signal(unix.SIGTERM); err != nil {
 		return err
 	}
 	t := time.NewTimer(grace)
@@ -109,7 +81,7 @@ func (p *process) end(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 			return fmt.Errorf("containerd (process %d) has not ended yet: %w", p.pid, ctx.Err())
 		case <-t.C:
-			if err := p.signal(unix.SIGKILL); err != nil {
+			if err := p.held.Signal(unix.SIGKILL); err != nil {
 				return err
 			}
 		}
@@ -183,7 +155,7 @@ func findProcess(l *layout, r *record) (*process, error) {
 		return nil, nil
 	}
 	p, err := openProcess(pid)
-	if errors.Is(err, errNotRunning) {
+	if errors.Is(err, pidfd.ErrEnded) {
 		return nil, nil
 	}
 	if err != nil {
@@ -207,7 +179,7 @@ func (r *record) process(l *layout) (*process, error) {
 	}
 	// First hold, then look: what was checked is then what is held.
 	p, err := openProcess(r.PID)
-	if errors.Is(err, errNotRunning) {
+	if errors.Is(err, pidfd.ErrEnded) {
 		return nil, nil
 	}
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // record says which containerd process was started last for a state directory,
@@ -66,15 +68,13 @@ func bootID() (string, error) {
 func startTime(pid int) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0, errNotRunning // it may also end between open and read
+		return 0, pidfd.ErrEnded // it may also end between open and read
 	}
 	if err != nil {
 		return 0, err
 	}
 	return parseStat(b)
 }
-
-var errNotRunning = errors.New("the process has ended")
 
 // parseStat returns field 22 of /proc/PID/stat. Field 2, the name, may contain
 // anything, also spaces and parentheses; nothing after it does.
@@ -89,7 +89,7 @@ func parseStat(b []byte) (uint64, error) {
 		return 0, fmt.Errorf("unexpected content of a stat file: %.80q", b)
 	}
 	if f[state] == "Z" || f[state] == "X" {
-		return 0, errNotRunning
+		return 0, pidfd.ErrEnded
 	}
 	n, err := strconv.ParseUint(f[start], 10, 64)
 	if err != nil {

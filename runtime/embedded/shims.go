@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // shim is a process that monitors a sandbox of this containerd.
@@ -74,7 +76,7 @@ func (d *Containerd) endStrays(ctx context.Context, before []shim) error {
 // end kills the shim and what it has started.
 func (s shim) end(ctx context.Context) error {
 	p, err := openProcess(s.pid)
-	if errors.Is(err, errNotRunning) {
+	if errors.Is(err, pidfd.ErrEnded) {
 		return nil
 	}
 	if err != nil {
@@ -84,7 +86,7 @@ func (s shim) end(ctx context.Context) error {
 	for _, child := range childrenOf(s.pid) {
 		_ = unix.Kill(child, unix.SIGKILL) // it may be gone
 	}
-	if err := p.signal(unix.SIGKILL); err != nil {
+	if err := p.held.Signal(unix.SIGKILL); err != nil {
 		return err
 	}
 	select {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 func TestSamePauseProgramGivesTheSameImage(t *testing.T) {
@@ -311,7 +313,7 @@ func TestStartTimeIsReadBehindAnyName(t *testing.T) {
 	if err != nil || got != 12345 {
 		t.Errorf("start %d, %v", got, err)
 	}
-	if _, err := parseStat([]byte("42 (z) Z 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1")); !errors.Is(err, errNotRunning) {
+	if _, err := parseStat([]byte("42 (z) Z 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1")); !errors.Is(err, pidfd.ErrEnded) {
 		t.Errorf("zombie: %v", err)
 	}
 }
