@@ -86,8 +86,15 @@ func TestARunThatTheServerNoLongerHasIsGivenUpInEachPhase(t *testing.T) {
 		},
 		"being prepared": {
 			prepare: func(s *station, _ *running) { s.engine.opened = make(chan int64) },
-			reach:   func(s *station, _ *running, _ int64) { <-s.engine.opened },
-			says:    "had not been started",
+			reach: func(s *station, _ *running, _ int64) {
+				<-s.engine.opened
+				// It is asked for meanwhile, and a server without the task refuses it.
+				token := func(r standin.Request) bool { return r.Path == "/token/container" }
+				if err := s.srv.WaitRequests(s.ctx, 1, token); err != nil {
+					s.t.Fatal(err)
+				}
+			},
+			says: "had not been started",
 		},
 		"running": {
 			reach: func(s *station, _ *running, task int64) { s.waitActive(task) },
