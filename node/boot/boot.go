@@ -88,6 +88,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer api.Close()
 
+	asked := ctx
 	ctx, lost := context.WithCancel(ctx)
 	defer lost()
 	// Supervision outlives the node's own end, which still needs the runtime.
@@ -102,7 +103,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if endpoint == "" {
 		managed, startErr := startManaged(ctx, o, limited.NoCgroups)
 		if startErr != nil {
-			return errors.Join(startErr, abandon(o))
+			return errors.Join(unlessAsked(asked, o.Log, startErr), abandon(o))
 		}
 		var ending atomic.Bool // supervision ends with what it watches over
 		g.Go(func() error {
@@ -125,12 +126,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	rt, err := runtime.Dial(ctx, endpoint, limited)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRuntime, err)
+		return unlessAsked(asked, o.Log, fmt.Errorf("%w: %w", ErrRuntime, err))
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
 	if cfg.Runtime.Endpoint != "" {
 		if err := kubelet.Refuse(ctx, rt, endpoint); err != nil {
-			return fmt.Errorf("%w: %w", ErrRuntime, err)
+			return unlessAsked(asked, o.Log, fmt.Errorf("%w: %w", ErrRuntime, err))
 		}
 	}
 	g.Go(func() error { rt.SendsEvents(supervised); return nil }) // so that `v6node info` can tell
@@ -211,6 +212,16 @@ func Run(ctx context.Context, o Options) (err error) {
 		beside.serve(answering, "the service manager's news", func(ctx context.Context) error { return manager.run(ctx, working.Done()) })
 	}
 	return n.Run(working)
+}
+
+// unlessAsked is the error of a step of the start, and none where the node was asked to
+// stop meanwhile: a service manager would take that for a failure.
+func unlessAsked(asked context.Context, log *slog.Logger, err error) error {
+	if asked.Err() == nil {
+		return err
+	}
+	log.Info("asked to stop while the node was starting", "cut off", err)
+	return nil
 }
 
 // answers says it plainly when a runtime does not answer in time.
