@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/v6node/v6node/internal/pidfd"
 )
 
 // traces are the names by which everything that a world made can be recognised
@@ -200,13 +202,13 @@ func (tr *traces) cgroups(t *testing.T) []string {
 func (tr *traces) sweep(t *testing.T) {
 	t.Helper()
 	for _, pid := range tr.processes(t) {
-		fd, err := unix.PidfdOpen(pid, 0)
+		p, err := pidfd.Open(pid)
 		if err != nil {
 			continue // gone
 		}
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)                            // gone
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000) // until it is gone
-		_ = unix.Close(fd)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		_ = errors.Join(p.Signal(unix.SIGKILL), p.Wait(ctx), p.Close()) // what is left then is seen below
+		cancel()
 	}
 	mounts := tr.mounts(t)
 	slices.Reverse(mounts)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/ledger"
@@ -81,23 +80,14 @@ func (n *Node) auditEnd(ctx context.Context, rec *ledger.Record) error {
 	}
 	e.BytesOut = n.resultSize(rec)
 	e.Connections = recorded(rec.Connections)
-	retry := backoff.New(backoff.Server)
-	for {
+	return n.untilWritten(ctx, rec.RunID, "the end of a run could not be put on record, and its result is not sent before it is", func() error {
 		err := n.audit.Append(e)
-		if err == nil {
-			return nil
-		}
-		if !rec.HasOutput {
+		if err != nil && !rec.HasOutput {
 			n.log.ErrorContext(ctx, "the end of a run could not be put on record", "run", rec.RunID, "error", err)
 			return nil
 		}
-		wait := retry.Next()
-		n.log.ErrorContext(ctx, "the end of a run could not be put on record, and its result is not sent before it is; make room in the state directory",
-			"run", rec.RunID, "error", err, "wait", wait)
-		if err := backoff.Sleep(ctx, wait); err != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
 // resultSize is that of a run's result in bytes, nil where it has none to deliver.

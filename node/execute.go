@@ -117,9 +117,11 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 		}
 		return nil
 	}
-	retry := backoff.New(backoff.Server)
-	for {
-		rec, err := n.ledger.Update(a.id, decide)
+	// Without the outcome on disk nothing may be told to the server: after a crash
+	// the algorithm could run again.
+	var rec *ledger.Record
+	err = n.untilWritten(own, a.id, "the outcome of a run could not be written down, trying again", func() (err error) {
+		rec, err = n.ledger.Update(a.id, decide)
 		if err != nil && n.unbegun(a) {
 			// No algorithm has run, so nothing is lost if a crash forgets this.
 			n.log.ErrorContext(own, "a run is refused because the node cannot write to its disk; make room in the state directory", "run", a.id, "error", err)
@@ -127,20 +129,14 @@ func (n *Node) conclude(own, ctx context.Context, a *activeRun, out *outcome, er
 			err = decide(rec)
 			n.interrupt(rec)
 		}
-		if err == nil {
-			failpoint.Reached(failpoint.Decided)
-			n.tell(admin.EventExited, rec, string(out.reason))
-			n.settle(own, a, rec)
-			return
-		}
-		// Without the outcome on disk nothing may be told to the server: after
-		// a crash the algorithm could run again.
-		wait := retry.Next()
-		n.log.ErrorContext(own, "the outcome of a run could not be written down, trying again; make room in the state directory", "run", a.id, "error", err, "wait", wait)
-		if backoff.Sleep(own, wait) != nil {
-			return // the next start decides again
-		}
+		return err
+	})
+	if err != nil {
+		return // the next start decides again
 	}
+	failpoint.Reached(failpoint.Decided)
+	n.tell(admin.EventExited, rec, string(out.reason))
+	n.settle(own, a, rec)
 }
 
 // unbegun tells whether a run's algorithm has certainly not been started.
@@ -492,6 +488,23 @@ func (n *Node) persist(ctx context.Context, what string, call func() error) erro
 		}
 		wait = max(wait, retry.Next())
 		n.log.WarnContext(ctx, "the server did not answer as it should, trying again", "doing", what, "error", err, "wait", wait)
+		if err := backoff.Sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// untilWritten repeats what writes to the node's disk until that succeeds, or ctx ends
+// with its error. failed says what could not be done.
+func (n *Node) untilWritten(ctx context.Context, runID int64, failed string, write func() error) error {
+	retry := backoff.New(backoff.Server)
+	for {
+		err := write()
+		if err == nil {
+			return nil
+		}
+		wait := retry.Next()
+		n.log.ErrorContext(ctx, failed+"; make room in the state directory", "run", runID, "error", err, "wait", wait)
 		if err := backoff.Sleep(ctx, wait); err != nil {
 			return err
 		}

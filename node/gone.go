@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/node/admin"
 	"github.com/v6node/v6node/node/audit"
 	"github.com/v6node/v6node/node/ledger"
@@ -139,21 +138,15 @@ func (n *Node) withdraw(ctx context.Context, rec *ledger.Record) (*ledger.Record
 		r.Reason, r.Status, r.HasOutput, r.ResultBlob = string(ReasonGone), string(statusOf[ReasonGone]), false, ""
 		return nil
 	}
-	retry := backoff.New(backoff.Server)
-	for {
+	var changed *ledger.Record
+	err := n.untilWritten(ctx, rec.RunID, "that a run is given up could not be written down, trying again", func() (err error) {
 		// The file may say less than the record of a run that was refused on a full disk.
-		changed, err := n.ledger.Update(rec.RunID, change)
-		if err == nil {
-			return changed, nil
-		}
+		changed, err = n.ledger.Update(rec.RunID, change)
 		if errors.Is(err, ledger.ErrNotFound) {
 			changed = new(*rec)
-			return changed, change(changed)
+			return change(changed)
 		}
-		wait := retry.Next()
-		n.log.ErrorContext(ctx, "that a run is given up could not be written down, trying again; make room in the state directory", "run", rec.RunID, "error", err, "wait", wait)
-		if err := backoff.Sleep(ctx, wait); err != nil {
-			return nil, err
-		}
-	}
+		return err
+	})
+	return changed, err
 }

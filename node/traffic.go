@@ -90,6 +90,11 @@ func (n *Node) endTraffic(runID int64) {
 func (t *traffic) meter(at, kind, target string) *forward.Meter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.find(at, kind, target)
+}
+
+// find returns the counter of a connection. Callers hold the lock.
+func (t *traffic) find(at, kind, target string) *forward.Meter {
 	for _, w := range t.ways {
 		if w.At == at && w.Kind == kind && w.Target == target {
 			return w.meter
@@ -102,16 +107,17 @@ func (t *traffic) meter(at, kind, target string) *forward.Meter {
 
 // web returns the counter of what goes to a host and port through the whitelist's proxy, or for "" nowhere.
 func (t *traffic) web(target string) *forward.Meter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if target == "" || !t.room(target) {
 		target = webOthers
 	}
-	return t.meter(reach.WebAt.String(), kindWeb, target)
+	return t.find(reach.WebAt.String(), kindWeb, target)
 }
 
-// room tells whether a host and port behind the whitelist's proxy has a counter of its own, or may get one.
+// room tells whether a host and port behind the whitelist's proxy has a counter of its own, or may get one. Callers hold
+// the lock.
 func (t *traffic) room(target string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	n := 0
 	for _, w := range t.ways {
 		if w.Kind != kindWeb || w.Target == webOthers {

@@ -152,6 +152,8 @@ func callError(ctx context.Context, op string, timeout time.Duration, err error)
 			e.Kind = ErrNoSpace
 		case strings.Contains(text, "read-only file system"):
 			e.Kind = ErrReadOnly
+		case strings.Contains(text, "image is in use by"): // CRI-O
+			e.Kind = ErrImageInUse
 		}
 	}
 	return e

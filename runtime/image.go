@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -112,10 +111,6 @@ func (c *Client) ListImages(ctx context.Context) ([]*Image, error) {
 // ErrImageInUse.
 func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 	_, err := call(ctx, c, "remove the image "+oneLine(ref), c.img.RemoveImage, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: stored(ref)}})
-	var e *Error
-	if errors.As(err, &e) && e.Kind == nil && strings.Contains(e.Error(), "image is in use by") { // CRI-O has no code for it
-		e.Kind = ErrImageInUse
-	}
 	return unlessGone(err)
 }
 

@@ -33,9 +33,14 @@ func Read(path string, most int64) (_ []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	return ReadAll(f, most)
+}
+
+// ReadAll does the same with a file that is open, for those who look at its owner and mode first.
+func ReadAll(f *os.File, most int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(data)) > most {
-		return nil, fmt.Errorf("%s is longer than %d bytes, which no such file is", path, most)
+		return nil, fmt.Errorf("%s is longer than %d bytes, which no such file is", f.Name(), most)
 	}
 	return data, err
 }

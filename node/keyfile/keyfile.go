@@ -4,12 +4,11 @@ package keyfile
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 
+	"github.com/v6node/v6node/internal/plainfile"
 	"github.com/v6node/v6node/proxy/e2e"
 )
 
@@ -55,7 +54,7 @@ func Read(file, passphraseFile string) (*e2e.PrivateKey, error) {
 
 // read reads a file that holds a secret: a regular one that no stranger may read, and nobody but its owner write.
 func read(path string, limit int64) (data []byte, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // not to hang on a fifo
+	f, err := plainfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -64,17 +63,10 @@ func read(path string, limit int64) (data []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", path)
-	}
 	if mode := info.Mode().Perm(); mode&0o027 != 0 {
 		return nil, fmt.Errorf("%w (mode %04o): chmod 600 %s", ErrPermissions, mode, path)
 	}
-	data, err = io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes, which no such file is", path, limit)
-	}
-	return data, err
+	return plainfile.ReadAll(f, limit)
 }
 
 // Create writes a new private key, with mode 0600, and never over something that exists. An empty passphrase is none.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/v6node/v6node/internal/backoff"
 	"github.com/v6node/v6node/internal/hostport"
+	"github.com/v6node/v6node/internal/plainfile"
 )
 
 // Errors that callers tell apart.
@@ -317,7 +318,7 @@ func readPassphrase(key, file string) ([]byte, error) {
 
 // readSecret reads a file that nobody else can read.
 func readSecret(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := plainfile.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
@@ -325,9 +326,6 @@ func readSecret(path string) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a file", ErrKey, path)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("%w: others than its owner may use %s (mode %04o); run: chmod 600 %s", ErrKey, path, mode, path)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/v6node/v6node/internal/backoff"
+	"github.com/v6node/v6node/internal/copying"
 )
 
 // Download writes the file to f. What f has already is taken for its start, from an
@@ -165,16 +166,8 @@ func retryable(err error) bool { return errors.Is(err, ErrUnreachable) }
 // verify reads the whole file, of which a part may be from another day.
 func verify(ctx context.Context, a Artifact, f *os.File) error {
 	hash := sha256.New()
-	r := io.NewSectionReader(f, 0, a.Size)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if _, err := io.CopyN(hash, r, 4<<20); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return err
-		}
+	if err := copying.Copy(ctx, hash, io.NewSectionReader(f, 0, a.Size), nil); err != nil {
+		return err
 	}
 	if got := "sha256:" + hex.EncodeToString(hash.Sum(nil)); got != a.Digest {
 		return errors.Join(fmt.Errorf("%w: a file with the digest %s instead of %s", ErrDigest, got, a.Digest), f.Truncate(0))
